@@ -1,0 +1,1 @@
+"""Experiments: thin programs on the library, one file for each question."""

@@ -11,6 +11,11 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
+
+class UserError(ValueError):
+    """One line for the person at the keyboard: what is wrong and what is allowed."""
+
+
 _COMPARE = {"≥": operator.ge, ">": operator.gt, "≤": operator.le, "<": operator.lt}
 
 
@@ -30,41 +35,47 @@ def setting(
 
     `parse` is called on the value and may raise ValueError with the reason.
     """
+    bounds = {"≥": at_least, ">": above, "≤": at_most, "<": below}
     metadata = {
         "help": help,
         "unit": unit,
         "choices": tuple(choices),
-        "bounds": {"≥": at_least, ">": above, "≤": at_most, "<": below},
+        "bounds": {sign: bound for sign, bound in bounds.items() if bound is not None},
         "parse": parse,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def allowed(field: dataclasses.Field) -> str:
+    """What a setting may be, in words."""
+    if field.metadata["choices"]:
+        return "one of " + ", ".join(field.metadata["choices"])
+    kind = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+    bounds = [f"{sign} {bound:.10g}" for sign, bound in field.metadata["bounds"].items()]
+    return " ".join([kind[field.type], " and ".join(bounds)]).strip()  # pyright: ignore[reportArgumentType]
+
+
 def validate(config: Any) -> None:
-    """Raises ValueError with one line: the setting, what it may be, what it was given."""
+    """Raises UserError with one line: the setting, what it may be, what it was given."""
     for field in dataclasses.fields(config):
-        if "bounds" not in field.metadata:
-            continue  # a plain field, or a nested configuration that has checked itself
-        value = getattr(config, field.name)
-        reason = _fault(field, value)
-        if reason:
-            raise ValueError(f"{field.name} must be {reason}; got {value!r}")
+        if "bounds" in field.metadata:
+            value = getattr(config, field.name)
+            reason = _fault(field, value)
+            if reason:
+                raise UserError(f"{field.name} must be {reason}; got {value!r}")
 
 
 def _fault(field: dataclasses.Field, value: Any) -> str:
     """What the value should have been, or "" where it is right."""
-    kind = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
-    right_type = isinstance(value, (int, float) if field.type is float else field.type)  # pyright: ignore[reportArgumentType]
-    if isinstance(value, bool) and field.type is not bool:
-        right_type = False
-    bounds = {s: b for s, b in field.metadata["bounds"].items() if b is not None}
-    wanted = " and ".join([kind[field.type], *(f"{s} {b:g}" for s, b in bounds.items())])  # pyright: ignore[reportArgumentType]
-    if not right_type or (isinstance(value, float) and not math.isfinite(value)):
-        return wanted
-    if not all(_COMPARE[sign](value, bound) for sign, bound in bounds.items()):
-        return wanted
+    types = {bool: bool, int: int, float: (int, float), str: str}[field.type]  # pyright: ignore[reportArgumentType]
+    if not isinstance(value, types) or (isinstance(value, bool) and field.type is not bool):
+        return allowed(field)
+    if isinstance(value, float) and not math.isfinite(value):
+        return allowed(field)
+    if not all(_COMPARE[sign](value, bound) for sign, bound in field.metadata["bounds"].items()):
+        return allowed(field)
     if field.metadata["choices"] and value not in field.metadata["choices"]:
-        return "one of " + ", ".join(field.metadata["choices"])
+        return allowed(field)
     if field.metadata["parse"]:
         try:
             field.metadata["parse"](value)

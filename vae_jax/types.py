@@ -5,7 +5,9 @@ Shapes in signatures are `jaxtyping` annotations; the tests check them at run ti
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float, Key as _Key
+import numpy as np
+from jaxtyping import Array, Float
+from jaxtyping import Key as _Key
 
 Key = _Key[Array, ""]  # one typed key, from `jax.random.key`
 Params = Any  # a pytree of arrays, as a net's `init` returns it
@@ -13,11 +15,17 @@ Scalar = Float[Array, ""]
 
 
 class Batch(NamedTuple):
-    """What one training step sees: pixels in [0, 1] and what is known about each image.
+    """Images and what is known about each of them.
 
-    x: [batch, *shape]. condition: [batch, *condition_shape]; where nothing is known the condition
-    has shape (0,), never None, so that networks concatenate it without asking.
+    x: [batch, *shape], uint8 or in [0, 1]; in [0, 1] where an objective sees it. condition:
+    [batch, *condition_shape]; where nothing is known it has shape (0,), never None, so that
+    networks concatenate it without asking.
     """
 
-    x: Float[Array, "batch *shape"]
-    condition: Float[Array, "batch *given"]
+    x: Any
+    condition: Any
+
+
+def unconditional(x: Any) -> Batch:
+    """Images about which nothing is known."""
+    return Batch(x, np.zeros((len(x), 0), np.float32))

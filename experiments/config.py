@@ -1,0 +1,149 @@
+"""The settings of an experiment, and the command line made from them.
+
+A setting is written once, as a field of one of the library's configurations; its flag, its help
+and its check follow. A flag's name is the field's name.
+"""
+
+import dataclasses
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+
+from vae_jax.data import DataConfig
+from vae_jax.model import ModelConfig
+from vae_jax.objectives import ObjectiveConfig
+from vae_jax.settings import UserError, allowed, setting, validate
+from vae_jax.training import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What is measured and kept; none of it changes the trained weights."""
+
+    run_dir: str = setting("", "where to write; by default runs/<data set>-z<latent_dim>-<hash>")
+    resume: bool = setting(False, "go on from the last checkpoint in the run directory, if any")
+    eval_every: int = setting(1, "evaluate and save this often", unit="epochs", at_least=1)
+    nll_samples: int = setting(
+        500, "importance samples an image for the test NLL", unit="samples", at_least=1
+    )
+    figure_format: str = setting("png", "format of the figures", choices=("png", "pdf", "svg"))
+    manifold_grid: str = setting(
+        "quantile", "grid of the 2-D manifold: quantiles of N(0,1), or linspace(−3, 3)",
+        choices=("quantile", "linspace"),
+    )  # fmt: skip
+    deterministic: bool = setting(
+        False, "ask the compiler for deterministic kernels (slower on GPUs; CPUs always are)"
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment, whole."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainConfig = TrainConfig()
+    run: RunConfig = RunConfig()
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Every setting, by topic, as config.json holds it."""
+        return dataclasses.asdict(self)
+
+
+def fields() -> dict[str, tuple[str, dataclasses.Field]]:
+    """Every setting's name -> (topic, field)."""
+    found = {}
+    for topic in dataclasses.fields(Config):
+        for field in dataclasses.fields(topic.type):  # pyright: ignore[reportArgumentType]
+            assert field.name not in found, f"two settings are called {field.name}"
+            found[field.name] = (topic.name, field)
+    return found
+
+
+class _Parser(flags.ArgumentParser):
+    """absl's parser for one field: its message names what the field may be."""
+
+    syntactic_help = ""
+
+    def __init__(self, field: dataclasses.Field) -> None:
+        self.field = field
+
+    def parse(self, argument: Any) -> Any:
+        try:
+            return self.field.type(argument)  # pyright: ignore[reportCallIssue]
+        except (TypeError, ValueError):
+            raise ValueError(f"must be {allowed(self.field)}") from None
+
+
+def _flag_values() -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_string("flagfile", "", "a file with one flag a line", flag_values=values)
+    for name, (_, field) in fields().items():
+        if field.type is bool:  # --resume, --noresume, --resume=true
+            flags.DEFINE_boolean(name, field.default, "", flag_values=values)
+        else:
+            flags.DEFINE(_Parser(field), name, field.default, "", flag_values=values)
+    return values
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """The configuration of a command line. Raises UserError with one line."""
+    values = _flag_values()
+    try:
+        rest = values(["", *arguments])[1:]
+    except (flags.Error, OSError) as error:
+        line = str(error).splitlines()[0].removeprefix("ERROR:: ")
+        raise UserError(f"{line} (--help lists the flags)") from None
+    if rest:
+        raise UserError(f"flags start with --, such as --latent_dim=2; got {rest[0]!r}")
+    sections = {}
+    for topic in dataclasses.fields(Config):
+        names = [name for name, (owner, _) in fields().items() if owner == topic.name]
+        sections[topic.name] = topic.type(**{name: values[name].value for name in names})  # pyright: ignore[reportCallIssue]
+    return Config(**sections)
+
+
+def usage(program: str) -> str:
+    """The flags by topic, each with what it may be, its unit and its default."""
+    lines = [f"python -m {program} [--flag=value …] [--flagfile=FILE]"]
+    topic = ""
+    for name, (owner, field) in fields().items():
+        if owner != topic:
+            topic = owner
+            lines += ["", f"{topic}:"]
+        default = f"default {_shown(field.default)}"
+        unit = field.metadata["unit"] and f" {field.metadata['unit']}"
+        lines.append(f"  --{name} ({default}{unit}; {allowed(field)})")
+        wrapped = textwrap.wrap(field.metadata["help"], 88)
+        lines += [f"      {line}" for line in wrapped]
+    return "\n".join(lines)
+
+
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
+
+
+def main(program: str, run: Callable[[Config], int | None]) -> None:
+    """Runs an experiment from the command line: a wrong value is one line and exit code 2."""
+    arguments = sys.argv[1:]
+    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
+        print(usage(program))
+        sys.exit(0)
+    try:
+        config = parse(arguments)
+        if config.run.deterministic:  # read when JAX first asks for its devices: later than this
+            flag = "--xla_gpu_deterministic_ops=true"
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+        sys.exit(run(config))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,95 @@
+"""Where a run writes, what it writes down about itself, and whether it may go on there."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.config import Config
+from vae_jax import data, files, runs
+from vae_jax.settings import UserError
+
+FREE = {"run_dir", "resume", "data_dir"}  # settings that may differ when a run is resumed
+GROWING = {"epochs", "steps"}  # and those that may only grow
+
+
+def default(config: Config, dataset: data.Dataset) -> Path:
+    """runs/NAME; the hash leaves out how long to train and what is measured, so that a longer run
+    finds the shorter one to resume.
+    """
+    sections = {name: s for name, s in config.settings.items() if name != "run"}
+    deciding = {
+        topic: {k: v for k, v in section.items() if k not in FREE | GROWING}
+        for topic, section in sections.items()
+    }
+    deciding["data"]["dataset"] = dataset.name
+    return Path("runs") / runs.directory_name(dataset.name, config.model.latent_dim, deciding)
+
+
+def describe(config: Config, dataset: data.Dataset) -> dict[str, Any]:
+    """What config.json holds."""
+    splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+    digest = hashlib.sha256()
+    for split in splits.values():
+        digest.update(np.ascontiguousarray(split.x))
+    return {
+        "settings": config.settings,
+        "dataset": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "fallback": dataset.fallback,
+            "x_shape": dataset.x_shape,
+            "images": {name: len(split.x) for name, split in splits.items()},
+            "sha256": digest.hexdigest(),
+        },
+        "environment": runs.environment(),
+    }
+
+
+def check(directory: Path, description: dict[str, Any], resume: bool) -> str:
+    """ "new", "started" or "finished"; UserError where the directory holds something else."""
+    path = directory / "config.json"
+    if not path.exists():
+        strangers = [p.name for p in directory.iterdir() if p.name != ".lock"]
+        if strangers:
+            raise UserError(
+                f"run_dir {directory} holds other files ({strangers[0]}); give a new one"
+            )
+        return "new"
+    if not resume:
+        raise UserError(
+            f"run_dir {directory} already holds a run: go on with --resume, "
+            "or give another --run_dir"
+        )
+    before = files.read_json(path)
+    differing = differences(before, description)
+    if differing:
+        raise UserError(f"cannot resume {directory}: {'; '.join(differing)}")
+    grown = any(
+        description["settings"]["training"][name] != before["settings"]["training"][name]
+        for name in GROWING
+    )
+    if (directory / "summary.json").exists() and not grown:
+        return "finished"
+    return "started"
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What forbids to go on with a run under other settings, in words."""
+    found = []
+    for topic, section in now["settings"].items():
+        for name, value in section.items():
+            was = before["settings"].get(topic, {}).get(name, "not set")
+            if name in FREE or value == was:
+                continue
+            if name in GROWING and not isinstance(was, str) and value > was:
+                if now["settings"]["training"]["schedule"] == "constant":
+                    continue
+                found.append(f"{name} may not grow when the learning rate's schedule depends on it")
+            else:
+                rule = " (may only grow)" if name in GROWING else ""
+                found.append(f"{name} was {was!r}, now {value!r}{rule}")
+    if before["dataset"]["sha256"] != now["dataset"]["sha256"]:
+        found.append("the images are not the ones it was trained on")
+    return found

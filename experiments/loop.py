@@ -1,0 +1,167 @@
+"""The training loop around `training.fit`: evaluation, checkpoints, progress, and how it stops."""
+
+import functools
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from experiments.config import Config
+from vae_jax import checkpoints, data, evaluation, runs, training
+from vae_jax.model import VAE
+from vae_jax.objectives import OBJECTIVES, ObjectiveConfig, Weights
+from vae_jax.settings import UserError
+from vae_jax.types import unconditional
+
+
+class Stop:
+    """Ctrl-C and SIGTERM: the first lets the running steps end and saves; the second does not."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.gentle = False
+        self.resume = " ".join(map(shlex.quote, ["python", "-m", "experiments.run", *sys.argv[1:]]))
+        if "--resume" not in self.resume:
+            self.resume += " --resume"
+
+    def __enter__(self) -> "Stop":
+        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        if self.signal or not self.gentle:
+            print(f"\nstopped; go on with: {self.resume}", file=sys.stderr)
+            os._exit(128 + number)
+        self.signal = number
+        print("\nstopping after these steps; once more to stop at once", file=sys.stderr)
+
+
+def train(config: Config, dataset: data.Dataset, vae: VAE, directory: Path, stop: Stop) -> int:
+    """Trains to the end, or until stopped; returns the exit code."""
+    images = dataset.train.x
+    like = jax.eval_shape(lambda: training.initial_state(vae, config.training, len(images)))
+    state, meta = checkpoints.restore_checkpoint(directory, like) or (None, None)
+    log = Log(config, dataset, vae, directory, meta)
+    steps = training.fit(
+        vae,
+        log.objective,
+        data.flat(images),
+        config.training,
+        prepare=data.preparer(dataset.binarisation, dataset.x_shape),
+        weights=log.weights,
+        state=state,
+    )
+    stop.gentle = True
+    with progress_bar(config, len(images), log.meta["step"]) as bar:
+        for progress in steps:
+            if not progress.finite:
+                raise UserError(_diverged(progress, directory))
+            log.add(progress)
+            checkpoints.save_checkpoint(directory, progress.state, log.meta)
+            show(bar, progress, config)
+            if stop.signal:
+                break
+    stop.gentle = False
+    if not stop.signal:
+        return 0
+    print(f"stopped and saved; go on with: {stop.resume}", file=sys.stderr)
+    return 128 + stop.signal
+
+
+def _diverged(progress: training.Progress, directory: Path) -> str:
+    saved = checkpoints.checkpoints(directory)
+    last = f"the last good checkpoint is {saved[0]}" if saved else "nothing was saved before it"
+    return (
+        f"the loss is {progress.metrics['loss']} at step {progress.step:,} (epoch "
+        f"{progress.epoch:.2f}); {last}; try a lower --learning_rate, --warmup=1000 or --clip=1"
+    )
+
+
+def progress_bar(config: Config, num_images: int, step: int) -> tqdm:
+    """One bar, on a terminal only."""
+    steps_per_epoch, total = training.length(config.training, num_images)
+    layout = "{desc} |{bar:20}| {postfix} {rate_fmt}, {remaining} left"
+    return tqdm(
+        initial=step * config.training.batch_size,
+        total=total * config.training.batch_size,
+        unit=" images",
+        unit_scale=True,
+        disable=None,
+        bar_format=layout,
+        desc=f"epoch 0/{total / steps_per_epoch:g}",
+    )
+
+
+def show(bar: tqdm, progress: training.Progress, config: Config) -> None:
+    bar.set_description_str(
+        f"epoch {progress.epoch:.4g}/{progress.total_steps / progress.steps_per_epoch:g}", False
+    )
+    names = ("loss", "rate", "distortion")
+    bar.set_postfix_str(" ".join(f"{n} {progress.metrics[n]:.2f}" for n in names), False)
+    bar.update(progress.chunk * config.training.batch_size)
+
+
+def kl_weights(config: ObjectiveConfig, step: Any) -> Weights:
+    return Weights(beta=config.beta)
+
+
+class Log:
+    """Evaluates when due; writes metrics.jsonl and best.npz.
+
+    `meta` is all of it that a resumed run needs: sums of the training metrics since the last
+    evaluation, the best validation loss so far, and the seconds spent.
+    """
+
+    def __init__(
+        self, config: Config, dataset: data.Dataset, vae: VAE, directory: Path, meta: Any
+    ) -> None:
+        self.config, self.vae, self.directory = config, vae, directory
+        self.valid = unconditional(dataset.valid.x)
+        self.objective = OBJECTIVES[config.objective.objective]
+        self.weights = functools.partial(kl_weights, config.objective)
+        self.meta = meta or {"step": 0, "sums": {}, "best": None, "seconds": 0.0}
+        runs.rewind_metrics(directory, self.meta["step"])
+        self.clock = time.perf_counter()
+
+    def add(self, progress: training.Progress) -> None:
+        self.meta["seconds"] += time.perf_counter() - self.clock
+        self.meta["step"] = progress.step
+        sums = self.meta["sums"]
+        for name, value in {"steps": 1, **progress.metrics}.items():
+            sums[name] = sums.get(name, 0.0) + value * progress.chunk
+        due = progress.step % (self.config.run.eval_every * progress.steps_per_epoch) == 0
+        if due or progress.step == progress.total_steps:
+            self.evaluate(progress)
+        self.clock = time.perf_counter()
+
+    def evaluate(self, progress: training.Progress) -> None:
+        """A line of metrics: training means since the last one, validation as of now."""
+        sums, self.meta["sums"] = self.meta["sums"], {}
+        steps = sums.pop("steps")
+        row = {"step": progress.step, "epoch": progress.epoch, "seconds": self.meta["seconds"]}
+        row |= {f"train_{name}": total / steps for name, total in sums.items()}
+        if len(self.valid.x):
+            weights = self.weights(progress.total_steps)  # of the end: one yardstick for all epochs
+            key = jax.random.key(self.config.data.data_seed)
+            params = progress.state.averaged
+            valid = evaluation.objective_value(
+                self.vae, self.objective, params, self.valid, key, weights
+            )
+            row |= {f"valid_{name}": value for name, value in valid.items()}
+            self._keep_best(params, progress.step, valid["loss"])
+        runs.append_metrics(self.directory, row)
+
+    def _keep_best(self, params: Any, step: int, loss: float) -> None:
+        if self.meta["best"] is None or loss < self.meta["best"]["loss"]:
+            self.meta["best"] = {"step": step, "loss": loss}
+            checkpoints.save_best(self.directory, params, self.meta["best"])

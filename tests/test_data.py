@@ -1,0 +1,671 @@
+"""Data: what is read is what was written; every draw has its probability; every error is one line.
+
+Tests of the real files need VAE_JAX_TEST_DATA, a folder with mnist/, fashion_mnist/ (the original
+files) and tfds/ (sets prepared by tensorflow-datasets).
+"""
+
+import gzip
+import hashlib
+import http.server
+import importlib.util
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from idx import idx_bytes, write_idx_set
+
+from vae_jax import data
+from vae_jax.data import DataConfig, DataError, Split
+
+LEVELS = np.arange(256)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch, tmp_path):
+    """Neither the network nor the data folder of whoever runs the tests."""
+    monkeypatch.setattr(data, "_reachable", lambda url, seconds=3.0: False)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "default"))
+
+
+def real(name: str) -> Path:
+    """A folder of real data; where it is missing the test is skipped, but never by CI."""
+    root = os.environ.get("VAE_JAX_TEST_DATA", "")
+    if not root or not Path(root).is_dir():
+        pytest.skip("VAE_JAX_TEST_DATA does not name a folder of real data")
+    folder = Path(root, name)
+    if not folder.is_dir():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{folder} is missing")
+    return folder
+
+
+def load(folder="", dataset="mnist", binarisation="none", **settings):
+    return data.load(
+        DataConfig(data_dir=str(folder), dataset=dataset, binarisation=binarisation, **settings)
+    )
+
+
+def one_line(error) -> str:
+    text = str(error.value)
+    assert isinstance(error.value, DataError) and text and "\n" not in text
+    return text
+
+
+def rows(split: Split) -> set[bytes]:
+    return {image.tobytes() for image in split.x}
+
+
+# Binarisation -------------------------------------------------------------------------------------
+
+
+def test_threshold_of_every_level_is_its_probability():
+    """Counting the 2¹⁶ equally likely draws gives P(x=1) exactly."""
+    ones = np.array([np.sum(np.arange(2**16) < data._threshold16(int(v))) for v in LEVELS])
+    np.testing.assert_array_equal(ones, [round(v * 2**16 / 255) for v in LEVELS])
+    assert ones[0] == 0 and ones[255] == 2**16
+    assert np.abs(ones / 2**16 - LEVELS / 255).max() < 7.7e-6
+
+
+def test_uniform16_is_uniform():
+    """Chi-squared of both bytes of both halves; 255 degrees of freedom, five sigma."""
+    u = np.asarray(data._uniform16(jax.random.key(0), (1000, 1001)))
+    assert u.min() >= 0 and u.max() < 2**16
+    for byte in (u & 255, u >> 8, u[:, ::2] >> 8, u[:, 1::2] & 255):
+        counts = np.bincount(byte.ravel(), minlength=256)
+        chi2 = np.sum((counts - counts.mean()) ** 2) / counts.mean()
+        assert abs(chi2 - 255) < 5 * math.sqrt(2 * 255)
+    neighbours = np.corrcoef(u[:, 0:-1:2].ravel(), u[:, 1::2].ravel())[0, 1]
+    assert abs(neighbours) < 5 / math.sqrt(u.size / 2)
+
+
+@pytest.mark.parametrize("where", ["device", "host"])
+def test_draws_have_the_mean_of_their_level(where):
+    num = 4001
+    x = np.broadcast_to(LEVELS.astype(np.uint8), (num, 256))
+    if where == "device":
+        drawn = np.asarray(data.binarise("dynamic", jax.random.key(1), jnp.asarray(x)))
+    else:
+        drawn = data._draw_once(x, 1, "test") / 255
+    assert set(np.unique(drawn)) == {0, 1}
+    p = LEVELS / 255
+    assert np.all(np.abs(drawn.mean(0) - p) <= 5 * np.sqrt(p * (1 - p) / num))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 7, 3, 1), (4, 28, 28, 1), (3,), (0, 4)])
+def test_binarise_any_shape(shape):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    for name in data.BINARISATIONS:
+        y = jax.jit(data.binarise, static_argnums=0)(name, jax.random.key(0), x)
+        assert y.shape == shape and y.dtype == jnp.float32
+
+
+def test_binarise_differs_between_keys_and_images():
+    x = jnp.full((2, 28, 28, 1), 128, jnp.uint8)
+    a, b = (data.binarise("dynamic", jax.random.key(seed), x) for seed in (0, 1))
+    assert not jnp.array_equal(a, b) and not jnp.array_equal(a[0], a[1])
+    assert jnp.array_equal(a, data.binarise("dynamic", jax.random.key(0), x))
+
+
+def test_binarise_grey_threshold_and_fixed_points():
+    x, key = jnp.arange(256, dtype=jnp.uint8)[None], jax.random.key(0)
+    np.testing.assert_allclose(data.binarise("none", key, x)[0], LEVELS / 255, rtol=2e-7)
+    np.testing.assert_array_equal(data.binarise("threshold", key, x)[0], LEVELS >= 128)
+    fixed = jnp.array([[0, 255] * 50], jnp.uint8)
+    for name in data.BINARISATIONS:
+        np.testing.assert_array_equal(data.binarise(name, key, fixed), fixed == 255)
+    with pytest.raises(DataError) as error:
+        data.binarise("sometimes", key, x)
+    assert "dynamic, static, threshold, none" in one_line(error)
+
+
+# The order of an epoch ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("num", "batch"), [(100, 10), (103, 10), (7, 7), (5, 1)])
+def test_epoch_order_sees_every_image_at_most_once(num, batch):
+    order = jax.jit(data.epoch_order, static_argnums=(2, 3))
+    first = np.asarray(order(jax.random.key(0), 0, num, batch))
+    assert first.shape == (num // batch, batch)
+    assert len(np.unique(first)) == first.size and first.min() >= 0 and first.max() < num
+    again = np.asarray(data.epoch_order(jax.random.key(0), 0, num, batch))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_epoch_order_is_fresh_each_epoch_and_leaves_out_others():
+    orders = [np.asarray(data.epoch_order(jax.random.key(0), e, 103, 10)) for e in range(30)]
+    assert len({order.tobytes() for order in orders}) == 30
+    assert set(np.concatenate([order.ravel() for order in orders])) == set(range(103))
+    other = np.asarray(data.epoch_order(jax.random.key(1), 0, 103, 10))
+    assert not np.array_equal(orders[0], other)
+
+
+@pytest.mark.parametrize("batch", [0, 11])
+def test_epoch_order_rejects_a_batch_that_cannot_be_filled(batch):
+    with pytest.raises(DataError) as error:
+        data.epoch_order(jax.random.key(0), 0, 10, batch)
+    assert "1 to 10" in one_line(error)
+
+
+# Splits and fixed draws ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small set in the original format, in the folder of its name."""
+    folder = tmp_path_factory.mktemp("idx")
+    write_idx_set(folder / "mnist", 200, 30, seed=0, size=8)
+    return folder
+
+
+@pytest.mark.parametrize(("asked", "got"), [(0, 0), (7, 7), (20, 20), (5000, 20)])
+def test_validation_is_split_off(folder, asked, got):
+    whole = load(folder, validation_size=0)
+    dataset = load(folder, validation_size=asked)
+    assert len(dataset.valid.x) == len(dataset.valid.y) == got
+    assert len(dataset.train.x) == len(dataset.train.y) == 200 - got
+    assert dataset.valid.x.shape[1:] == dataset.x_shape == (8, 8, 1)
+    assert not rows(dataset.train) & rows(dataset.valid)
+    assert rows(dataset.train) | rows(dataset.valid) == rows(whole.train)
+    label = {x.tobytes(): y for x, y in zip(*whole.train, strict=True)}
+    for split in (dataset.train, dataset.valid):
+        assert [label[x.tobytes()] for x in split.x] == list(split.y)
+
+
+def test_validation_hangs_on_data_seed_and_nests():
+    seeds = [load(dataset="digits", data_seed=seed) for seed in (0, 0, 1)]
+    assert len(seeds[0].valid.x) == 150
+    np.testing.assert_array_equal(seeds[0].valid.x, seeds[1].valid.x)
+    assert not np.array_equal(seeds[0].valid.x, seeds[2].valid.x)
+    smaller = load(dataset="digits", validation_size=40)
+    np.testing.assert_array_equal(smaller.valid.x, seeds[0].valid.x[:40])
+    np.testing.assert_array_equal(seeds[0].test.x, seeds[2].test.x)
+
+
+@pytest.mark.parametrize("binarisation", data.BINARISATIONS)
+def test_what_is_drawn_once(folder, binarisation):
+    grey = load(folder)
+    dataset = load(folder, binarisation=binarisation)
+    assert dataset.binarisation == binarisation
+    for which in ("train", "valid", "test"):
+        x, before = getattr(dataset, which).x, getattr(grey, which).x
+        assert x.dtype == np.uint8 and x.shape == before.shape
+        if binarisation == "none" or (binarisation == "dynamic" and which == "train"):
+            np.testing.assert_array_equal(x, before)
+        elif binarisation == "threshold":
+            np.testing.assert_array_equal(x, 255 * (before >= 128))
+        else:
+            assert set(np.unique(x)) == {0, 255}
+            assert np.all(x[before == 0] == 0) and np.all(x[before == 255] == 255)
+            p = before / 255
+            assert abs((x / 255 - p).sum()) < 5 * math.sqrt((p * (1 - p)).sum())
+
+
+def test_fixed_draws_hang_on_data_seed_and_split_only(folder):
+    a = load(folder, binarisation="dynamic")
+    b = load(folder, binarisation="static", validation_size=7)
+    np.testing.assert_array_equal(a.test.x, b.test.x)
+    np.testing.assert_array_equal(a.valid.x[:7], b.valid.x)
+    c = load(folder, binarisation="dynamic", data_seed=1)
+    assert not np.array_equal(a.test.x, c.test.x)
+    grey = np.full((30, 8, 8, 1), 128, np.uint8)
+    draws = [data._draw_once(grey, 0, stream) for stream in ("train", "valid", "test")]
+    assert len({draw.tobytes() for draw in draws}) == 3
+
+
+def test_fixed_draw_of_an_image_is_the_same_among_any_number():
+    x = np.random.default_rng(0).integers(0, 256, (5000, 3, 3, 1), dtype=np.uint8)
+    whole = data._draw_once(x, 3, "test")
+    for num in (0, 1, 100, 4097):
+        np.testing.assert_array_equal(data._draw_once(x[:num], 3, "test"), whole[:num])
+
+
+def test_fixed_draws_never_change():
+    """A published likelihood is on these draws: another digest is another test set."""
+    drawn = load(dataset="digits", binarisation="dynamic")
+    digests = [hashlib.sha256(split.x.tobytes()).hexdigest()[:16] for split in drawn[2:5]]
+    assert digests == ["e9c57d13acbba747", "9c104236bc07ae77", "c717d7c503e3c9d3"]
+
+
+def test_digits():
+    dataset = load(dataset="digits", validation_size=0)
+    assert dataset.name == "digits" and dataset.source == "scikit-learn" and not dataset.fallback
+    assert dataset.train.x.shape == (1500, 8, 8, 1) and dataset.test.x.shape == (297, 8, 8, 1)
+    values = np.unique(dataset.train.x)
+    np.testing.assert_array_equal(values, np.rint(np.arange(17) * 255 / 16))
+    assert set(dataset.train.y) == set(dataset.test.y) == set(range(10))
+
+
+# The original files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("inside", ["", "fashion_mnist"])
+def test_original_files_are_read_as_written(tmp_path, zipped, inside):
+    written = write_idx_set(tmp_path / inside, 12, 5, seed=1, size=6, zipped=zipped)
+    dataset = load(tmp_path, "fashion_mnist", validation_size=0)
+    assert dataset.name == "fashion_mnist" and str(tmp_path / inside) in dataset.source
+    for split, stem in ((dataset.train, "train"), (dataset.test, "t10k")):
+        np.testing.assert_array_equal(split.x[..., 0], written[f"{stem}-images-idx3-ubyte"])
+        np.testing.assert_array_equal(split.y, written[f"{stem}-labels-idx1-ubyte"])
+        assert split.x.dtype == np.uint8 and split.y.dtype == np.int32
+    assert dataset.valid.x.shape == (0, 6, 6, 1) and dataset.valid.y.shape == (0,)
+
+
+def test_a_folder_of_the_name_comes_first(tmp_path):
+    write_idx_set(tmp_path, 12, 5, seed=1)
+    write_idx_set(tmp_path / "fashion_mnist", 11, 4, seed=2)
+    assert len(load(tmp_path, "fashion_mnist", validation_size=0).train.x) == 11
+    assert len(load(tmp_path, "mnist", validation_size=0).train.x) == 12
+
+
+def test_data_dir_may_come_from_the_environment_or_home(tmp_path, monkeypatch):
+    write_idx_set(tmp_path / "default" / "mnist", 12, 5, seed=1)
+    assert load(dataset="auto").name == "mnist"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load("~/default").name == "mnist"
+    monkeypatch.setenv("TFDS_DATA_DIR", "")
+    (tmp_path / "default").rename(tmp_path / "tensorflow_datasets")
+    assert load().name == "mnist"
+
+
+def test_original_files_need_neither_tensorflow_datasets_nor_network(folder):
+    code = (
+        "import sys; from vae_jax.data import *; "
+        f"load(DataConfig(dataset='mnist', data_dir={str(folder)!r})); "
+        "assert not {'tensorflow_datasets', 'sklearn', 'requests'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+IMAGES = np.zeros((12, 6, 6), np.uint8)
+DAMAGE = {
+    "empty": (lambda raw: b"", "not an IDX file"),
+    "garbage": (lambda raw: b"garbage" * 9, "not an IDX file"),
+    "web page": (lambda raw: b"<html>404</html>", "not an IDX file"),
+    "truncated gzip": (lambda raw: raw[:-20], "cannot be read"),
+    "gzip of half": (lambda raw: gzip.compress(gzip.decompress(raw)[:100]), "holds 84 values"),
+    "flipped bits": (lambda raw: raw[:30] + bytes(20) + raw[50:], "cannot be read"),
+    "short head": (lambda raw: gzip.compress(bytes([0, 0, 8, 3, 0])), "not an IDX file"),
+    "labels": (lambda raw: gzip.compress(idx_bytes(np.zeros(12, np.uint8))), "not an IDX file"),
+    "floats": (lambda raw: bytes([0, 0, 13, 3]) + idx_bytes(IMAGES)[4:], "not an IDX file"),
+    "trailing": (lambda raw: idx_bytes(IMAGES) + b"x", "holds 433 values"),
+    "no images": (lambda raw: idx_bytes(IMAGES[:0]), "shape [0, 6, 6]"),
+    "one too few": (lambda raw: idx_bytes(IMAGES[1:]), "11 images"),
+    "other size": (lambda raw: idx_bytes(IMAGES[:, 1:]), "different shapes"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("dataset", ["mnist", "auto"])
+def test_damaged_file_is_an_error_that_names_it(tmp_path, kind, dataset):
+    write_idx_set(tmp_path, 12, 5, seed=1, size=6)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    damage, expected = DAMAGE[kind]
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError) as error:
+        load(tmp_path, dataset)
+    text = one_line(error)
+    assert expected in text and str(tmp_path) in text
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "auto"])
+def test_missing_file_is_an_error_that_names_what_is_there(tmp_path, dataset):
+    write_idx_set(tmp_path, 12, 5, seed=1, size=6)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError) as error:
+        load(tmp_path, dataset)
+    assert "has only train-images" in one_line(error)
+
+
+# Where nothing is to be had -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+@pytest.mark.parametrize("given", [True, False])
+def test_named_and_not_to_be_had_says_what_to_do(tmp_path, name, given):
+    with pytest.raises(DataError) as error:
+        load(tmp_path if given else "", name)
+    text = one_line(error)
+    assert all(way in text for way in (name, "--data_dir", "network", "--dataset=digits"))
+    assert not list(tmp_path.iterdir())  # nothing left behind
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_auto_falls_back_to_digits_and_says_so(tmp_path, given):
+    dataset = load(tmp_path if given else "", "auto", "dynamic")
+    assert dataset.name == "digits" and "in place of MNIST" in dataset.source
+    assert "cannot be reached" in dataset.fallback and "\n" not in dataset.fallback
+    asked = load(dataset="digits", binarisation="dynamic")
+    np.testing.assert_array_equal(dataset.test.x, asked.test.x)
+
+
+@pytest.mark.parametrize("dataset", ["auto", "mnist", "digits"])
+def test_a_data_dir_that_is_no_folder(tmp_path, dataset):
+    (tmp_path / "file").touch()
+    for wrong in ("missing", "file"):
+        with pytest.raises(DataError, match="data_dir must be a folder") as error:
+            load(tmp_path / wrong, dataset)
+        one_line(error)
+
+
+def test_reachable_gives_up_in_time(monkeypatch):
+    monkeypatch.undo()
+    import requests
+
+    def hang(*args, **kwargs):
+        time.sleep(30)
+
+    start = time.monotonic()
+    monkeypatch.setattr(requests, "head", hang)
+    assert not data._reachable("http://example.invalid/", seconds=0.2)
+    assert time.monotonic() - start < 1
+    for status in (200, 403, 503):
+        answer = type("Answer", (), {"status_code": status})
+        monkeypatch.setattr(requests, "head", lambda *a, answer=answer, **k: answer)
+        assert data._reachable("http://example.invalid/") == (status == 200)
+
+
+def test_without_a_network_the_answer_comes_within_five_seconds(tmp_path, monkeypatch):
+    """The real attempt, through a proxy that nobody answers for: as without a network."""
+    monkeypatch.undo()
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    start = time.monotonic()
+    with pytest.raises(DataError, match="cannot be reached"):
+        load(tmp_path, "mnist")
+    assert load(tmp_path, "auto").name == "digits"
+    assert time.monotonic() - start < 5
+
+
+def test_failed_download_is_one_line(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def fail(self, urls):
+        raise OSError("no space left\nsecond line")
+
+    monkeypatch.setattr(data, "_reachable", lambda url: True)
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", fail)
+    with pytest.raises(DataError, match="no space left") as error:
+        load(tmp_path, "mnist")
+    assert "second" not in one_line(error)
+    assert "no space left" in load(tmp_path, "auto").fallback
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A folder of original files on a web server of our own, which tensorflow-datasets will ask."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+
+    monkeypatch.undo()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    folder = tmp_path / "server"
+    write_idx_set(folder, 12, 5, seed=1, size=6)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address, infos = f"http://127.0.0.1:{server.server_port}/", {}
+        for path in folder.iterdir():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            infos[address + path.name] = UrlInfo(path.stat().st_size, digest, path.name)
+        builder = type("Builder", (), {"url_infos": infos})
+        monkeypatch.setattr(tfds, "builder_cls", lambda name: builder)
+        yield folder
+        server.shutdown()
+
+
+def test_download_is_kept_for_the_next_time(served, tmp_path):
+    first = load(tmp_path, "mnist")
+    assert first.source == f"{tmp_path}, downloaded by tensorflow-datasets"
+    shutil.rmtree(served)
+    shutil.rmtree(tmp_path / "downloads")
+    again = load(tmp_path, "mnist")
+    assert again.source == f"{tmp_path / 'mnist'}, original files"
+    np.testing.assert_array_equal(first.train.x, again.train.x)
+
+
+def test_download_with_a_wrong_checksum_is_refused(served, tmp_path):
+    path = served / "t10k-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match="wrong checksum") as error:
+        load(tmp_path, "mnist")
+    one_line(error)
+    assert not (tmp_path / "mnist").exists()
+
+
+# The user's own arrays ----------------------------------------------------------------------------
+
+
+def test_from_arrays_takes_what_it_should():
+    grey = np.random.default_rng(0).integers(0, 256, (40, 5, 4), dtype=np.uint8)
+    y = np.arange(40) % 3
+    a = data.from_arrays(grey, grey[:7], y, y[:7], name="mine")
+    assert a.name == "mine" and a.binarisation == "none" and a.x_shape == (5, 4, 1)
+    np.testing.assert_array_equal(a.train.x[..., 0], grey)
+    np.testing.assert_array_equal(a.test.y, y[:7])
+    for floats in (grey / 255, (grey / 255).astype(np.float32), jnp.asarray(grey) / 255):
+        np.testing.assert_array_equal(data.from_arrays(floats, floats).train.x, a.train.x)
+    b = data.from_arrays(grey > 100, grey > 100)
+    np.testing.assert_array_equal(b.train.x[..., 0], 255 * (grey > 100))
+    assert a.valid.x.shape == (0, 5, 4, 1) and b.train.y.shape == b.test.y.shape == (0,)
+    colour = data.from_arrays(np.zeros((20, 5, 4, 3)))
+    assert colour.x_shape == (5, 4, 3)
+
+
+def test_from_arrays_holds_out_a_tenth():
+    x = np.arange(1, 51, dtype=np.uint8).reshape(50, 1, 1)
+    y = np.arange(1, 51)
+    a, b, c = (data.from_arrays(x, y_train=y, data_seed=s, validation_size=4) for s in (0, 0, 1))
+    assert [len(split.x) for split in (a.train, a.valid, a.test)] == [41, 4, 5]
+    together = np.concatenate([a.train.x, a.valid.x, a.test.x]).ravel()
+    assert sorted(together) == list(range(1, 51))
+    for split in (a.train, a.valid, a.test):
+        np.testing.assert_array_equal(split.x.ravel(), split.y)
+    np.testing.assert_array_equal(a.test.x, b.test.x)
+    assert not np.array_equal(a.test.x, c.test.x)
+    assert len(data.from_arrays(x[:2]).test.x) == 1
+    drawn = data.from_arrays(x, binarisation="dynamic")
+    assert set(np.unique(drawn.test.x)) <= {0, 255} and len(np.unique(drawn.train.x)) > 2
+
+
+GOOD = np.full((10, 4, 4), 0.5)
+WRONG = {
+    "NaN": (dict(x_train=np.where(np.eye(4), np.nan, GOOD)), "got nan"),
+    "infinite": (dict(x_train=GOOD * np.inf), "got inf"),
+    "0 to 255 floats": (dict(x_train=GOOD * 510), "[0, 1]"),
+    "negative": (dict(x_train=GOOD - 1), "[0, 1]"),
+    "int64": (dict(x_train=np.ones((10, 4, 4), int)), "dtype int64"),
+    "0/1 bytes": (dict(x_train=np.ones((10, 4, 4), np.uint8)), "only 0 and 1"),
+    "object": (dict(x_train=np.full((10, 4, 4), None)), "dtype object"),
+    "text": (dict(x_train=np.full((10, 4, 4), "a")), "dtype <U1"),
+    "ragged": (dict(x_train=[[[1.0]], [[1.0, 2.0]]]), "one array"),
+    "flat": (dict(x_train=np.zeros((10, 16))), "shape [10, 16]"),
+    "five axes": (dict(x_train=np.zeros((10, 4, 4, 1, 1))), "shape [10, 4, 4, 1, 1]"),
+    "none": (dict(x_train=None), "shape []"),
+    "empty": (dict(x_train=GOOD[:0]), "shape [0, 4, 4]"),
+    "empty test": (dict(x_train=GOOD, x_test=GOOD[:0]), "x_test"),
+    "one image": (dict(x_train=GOOD[:1]), "at least 2"),
+    "other shape": (dict(x_train=GOOD, x_test=GOOD[:, :3]), "[4, 4, 1] and [3, 4, 1]"),
+    "few labels": (dict(x_train=GOOD, y_train=range(9)), "10 labels"),
+    "one-hot": (dict(x_train=GOOD, y_train=np.eye(10)), "10 labels"),
+    "float labels": (dict(x_train=GOOD, y_train=np.ones(10)), "whole numbers"),
+    "negative labels": (dict(x_train=GOOD, y_train=[-1] * 10), "whole numbers"),
+    "lone y_test": (dict(x_train=GOOD, y_test=range(10)), "goes with"),
+    "no y_test": (dict(x_train=GOOD, x_test=GOOD, y_train=range(10)), "goes with"),
+    "no y_train": (dict(x_train=GOOD, x_test=GOOD, y_test=range(10)), "goes with"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_from_arrays_rejects_in_one_line(kind):
+    arguments, expected = WRONG[kind]
+    with pytest.raises(DataError) as error:
+        data.from_arrays(**arguments)
+    assert expected in one_line(error)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(dataset="cifar"),
+        dict(data_seed=-1),
+        dict(validation_size=-1),
+        dict(binarisation="maybe"),
+    ],
+)
+def test_config_rejects_in_one_line(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))) as error:
+        DataConfig(**wrong)
+    assert "\n" not in str(error.value)
+
+
+# The real files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "mean"), [("mnist", 0.1307), ("fashion_mnist", 0.2860)])
+def test_real_files(name, mean):
+    dataset = load(real(name), name)
+    sizes = [len(split.x) for split in (dataset.train, dataset.valid, dataset.test)]
+    assert sizes == [55_000, 5_000, 10_000] and dataset.x_shape == (28, 28, 1)
+    pixels = [split.x.mean(dtype=np.float64) * len(split.x) for split in dataset[2:4]]
+    assert abs(sum(pixels) / 60_000 / 255 - mean) < 5e-5  # the published mean of the training set
+    counts = np.bincount(dataset.test.y, minlength=10)
+    tens = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    np.testing.assert_array_equal(counts, tens if name == "mnist" else [1000] * 10)
+
+
+def seed_cache(name: str, originals: Path, data_dir: Path) -> list[Path]:
+    """Puts the original files where tensorflow-datasets would have kept its downloads."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import resource
+
+    paths = []
+    for url, info in tfds.builder_cls(name).url_infos.items():
+        path = data_dir / "downloads" / name / resource.get_dl_fname(url, info.checksum)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(originals / info.filename, path)
+        paths.append(path)
+    return paths
+
+
+def test_download_cache_is_used_without_a_network(tmp_path, capfd):
+    originals = real("mnist")
+    seed_cache("mnist", originals, tmp_path)
+    (tmp_path / "mnist").mkdir()  # as a copy that was interrupted would leave it
+    shutil.copy(originals / "train-labels-idx1-ubyte.gz", tmp_path / "mnist")
+    dataset = load(tmp_path, "auto")
+    assert dataset.name == "mnist" and not dataset.fallback
+    assert "downloaded by tensorflow-datasets" in dataset.source
+    names = sorted(path.name for path in (tmp_path / "mnist").iterdir())
+    assert names == sorted(path.name for path in originals.iterdir())
+    shutil.rmtree(tmp_path / "downloads")
+    again = load(tmp_path, "mnist")
+    assert "original files" in again.source
+    for split in range(2, 5):
+        np.testing.assert_array_equal(dataset[split].x, again[split].x)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_download_cache_serves_where_nothing_can_be_copied(tmp_path, monkeypatch):
+    originals = real("mnist")
+    for path in seed_cache("mnist", originals, tmp_path)[:2]:  # as older versions laid them out
+        path.rename(tmp_path / "downloads" / path.name)
+    monkeypatch.setattr(shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
+    dataset = load(tmp_path, "mnist")
+    np.testing.assert_array_equal(dataset.test.x, load(originals, "mnist").test.x)
+    assert not list((tmp_path / "mnist").iterdir())
+
+
+def test_damaged_download_is_an_error_that_names_it(tmp_path):
+    damaged = seed_cache("mnist", real("mnist"), tmp_path)[0]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(DataError, match="is damaged") as error:
+        load(tmp_path, "auto")
+    assert str(damaged) in one_line(error)
+
+
+def copy_prepared(prepared: Path, folder: Path, sizes: dict[str, int]) -> None:
+    """The first images of a set prepared by tensorflow-datasets, as another such set."""
+    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+    folder.mkdir(parents=True)
+    info = json.loads((prepared / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        size = sizes[split["name"]]
+        split["shardLengths"] = [str(size)]
+        file = f"mnist-{split['name']}.array_record-00000-of-00001"
+        reader = ArrayRecordReader(str(prepared / file))
+        writer = ArrayRecordWriter(str(folder / file), "group_size:1")
+        for record in reader.read(0, size):
+            writer.write(record)
+        writer.close()
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    shutil.copy(prepared / "features.json", folder)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A data folder with a small set prepared by tensorflow-datasets, and where the set is."""
+    whole = real("tfds") / "mnist" / "3.0.1"
+    if not importlib.util.find_spec("array_record"):
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("needs array_record")
+    folder = tmp_path / "prepared" / "mnist" / "3.0.1"
+    copy_prepared(whole, folder, {"train": 60, "test": 25})
+    return folder
+
+
+def test_prepared_set_holds_the_original_images(prepared, capfd):
+    dataset = load(prepared.parents[1], validation_size=0)
+    assert dataset.source == f"{prepared}, prepared by tensorflow-datasets"
+    assert "tensorflow" not in sys.modules and capfd.readouterr() == ("", "")
+    original = load(real("mnist"), validation_size=0)
+    for got, want, size in ((dataset.train, original.train, 60), (dataset.test, original.test, 25)):
+        assert got.x.shape == (size, 28, 28, 1) and got.x.dtype == np.uint8
+        label = {x.tobytes(): y for x, y in zip(*want, strict=True)}
+        assert [label[x.tobytes()] for x in got.x] == list(got.y) and got.y.dtype == np.int32
+
+
+def test_newest_prepared_set_that_can_be_read_is_taken(prepared):
+    older = prepared.with_name("3.0.0")
+    shutil.copytree(prepared, older)
+    prepared.rename(prepared.with_name("3.0.10"))
+    assert "3.0.10" in load(prepared.parents[1]).source
+    info = prepared.with_name("3.0.10") / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))  # needs TensorFlow
+    (prepared.with_name("3.0.11.incompleteABC")).mkdir()
+    assert "3.0.0" in load(prepared.parents[1]).source
+    shutil.rmtree(older)
+    with pytest.raises(DataError, match="cannot be reached"):
+        load(prepared.parents[1])
+
+
+@pytest.mark.parametrize("kind", ["lost shard", "cut shard", "lost info", "no json"])
+def test_damaged_prepared_set_is_an_error_that_names_it(prepared, kind):
+    shard, info = next(prepared.glob("*test*")), prepared / "dataset_info.json"
+    if kind == "cut shard":
+        shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    elif kind == "no json":
+        info.write_text("{")
+    else:
+        (shard if kind == "lost shard" else info).unlink()
+    with pytest.raises(DataError, match="cannot be read") as error:
+        load(prepared.parents[1], "auto")
+    assert str(prepared) in one_line(error)

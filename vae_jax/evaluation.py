@@ -1,0 +1,188 @@
+"""Evaluation: from a VAE and data to numbers, in nats per image.
+
+Every example counts once, whatever the batch size; example i draws from `fold_in(key, i)`, so that
+the numbers do not depend on the batch size either. Matrix products run at `PRECISION` (the
+default on accelerators is TF32 or bfloat16), and sums over a data set are taken in float64.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vae_jax.model import VAE, log_weight, rate_distortion
+from vae_jax.types import Batch, Key, Params
+
+PRECISION = "highest"
+ACTIVE = 0.01  # a unit is active when Var_x(E[z|x]) exceeds this (Burda et al. 2016, §5.2)
+
+
+def unit_interval(x: Any) -> Any:
+    """Images in [0, 1]: uint8 divided by 255, floats as they are."""
+    return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+
+
+def _scaled(batch: Batch) -> Batch:
+    return Batch(unit_interval(batch.x), batch.condition)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _mapped(
+    f: Callable[..., Any], vae: VAE, params: Params, key: Key, index: Any, batch: Batch
+) -> Any:
+    with jax.default_matmul_precision(PRECISION):
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+        return jax.vmap(functools.partial(f, vae, params))(keys, *_scaled(batch))
+
+
+def per_example(
+    f: Callable[..., Any],
+    vae: VAE,
+    params: Params,
+    key: Key,
+    data: Batch,
+    batch_size: int = 500,
+    report: Callable[[int], Any] = lambda done: None,
+) -> Any:
+    """f(vae, params, key, x, c) of every example, in compiled batches; arrays [n, ...] on the host.
+
+    f is compiled once for each f, vae and shape: hand in the same function, not a new lambda.
+    `report` is told the number of examples after each batch. Raises ValueError without examples.
+    """
+    num_examples = len(data.x)
+    if num_examples == 0:
+        raise ValueError("there are no examples to evaluate")
+    batch_size = min(batch_size, num_examples)
+    parts = []
+    for start in range(0, num_examples, batch_size):
+        index = np.arange(start, start + batch_size)
+        inside = index[index < num_examples]
+        # The last batch is filled up with copies of the last example, which are then dropped.
+        batch = jax.tree.map(lambda a: a[np.minimum(index, num_examples - 1)], data)
+        values = _mapped(f, vae, params, key, index, batch)
+        parts.append(jax.tree.map(lambda a: np.asarray(a[: len(inside)]), values))
+        report(len(inside))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def mean(values: Any) -> float:
+    return float(np.mean(np.asarray(values, np.float64)))
+
+
+def elbo(
+    vae: VAE, params: Params, data: Batch, key: Key, batch_size: int = 500
+) -> dict[str, float]:
+    """The true `elbo`, `rate` and `distortion`, one sample of z an image."""
+    rate, distortion = per_example(rate_distortion, vae, params, key, data, batch_size)
+    rate, distortion = mean(rate), mean(distortion)
+    return {"elbo": -(rate + distortion), "rate": rate, "distortion": distortion}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _objective(
+    vae: VAE, objective: Any, params: Params, key: Key, batch: Batch, weights: Any
+) -> Any:
+    with jax.default_matmul_precision(PRECISION):
+        loss, metrics = objective(vae, params, key, _scaled(batch), weights)
+        return {"loss": loss, **metrics}
+
+
+def objective_value(
+    vae: VAE,
+    objective: Callable[..., Any],
+    params: Params,
+    data: Batch,
+    key: Key,
+    weights: Any,
+    batch_size: int = 500,
+) -> dict[str, float]:
+    """The loss and the metrics of an objective over a data set, its batches weighted by size."""
+    starts = range(0, len(data.x), batch_size)
+    batches = [jax.tree.map(lambda a: a[start : start + batch_size], data) for start in starts]
+    values = [
+        _objective(vae, objective, params, jax.random.fold_in(key, i), batch, weights)
+        for i, batch in enumerate(batches)
+    ]
+    sizes = [len(batch.x) for batch in batches]
+    return {
+        name: float(np.average([float(v[name]) for v in values], weights=sizes))
+        for name in values[0]
+    }
+
+
+class LogLikelihood(NamedTuple):
+    """Estimates of log p(x) for each of n images, [n], and each one's Monte-Carlo variance."""
+
+    log_p: Float[np.ndarray, " n"]
+    variance: Float[np.ndarray, " n"]
+
+
+@functools.cache
+def _importance(num_samples: int, group: int) -> Callable[..., Any]:
+    """log p(x) of one example from exactly `num_samples` weights, `group` of them at a time."""
+
+    def estimate(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> LogLikelihood:
+        def add(carry: Any, start: Any) -> tuple[Any, None]:
+            index = start + jnp.arange(group)
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+            log_w = jax.vmap(lambda k: log_weight(vae, params, k, x, c))(keys)
+            log_w = jnp.where(index < num_samples, log_w, -jnp.inf)
+            sums = jax.nn.logsumexp(log_w), jax.nn.logsumexp(2 * log_w)
+            return jax.tree.map(jnp.logaddexp, carry, sums), None
+
+        nothing = (jnp.asarray(-jnp.inf), jnp.asarray(-jnp.inf))
+        (first, second), _ = jax.lax.scan(add, nothing, jnp.arange(0, num_samples, group))
+        # Var[log mean w] ≈ Var[w] / (K E[w]²), by the delta method.
+        variance = jnp.exp(second - 2 * first) - 1 / num_samples
+        return LogLikelihood(first - jnp.log(num_samples), variance)
+
+    return estimate
+
+
+def log_likelihood(
+    vae: VAE,
+    params: Params,
+    data: Batch,
+    key: Key,
+    num_samples: int,
+    batch_size: int = 100,
+    report: Callable[[int], Any] = lambda done: None,
+) -> LogLikelihood:
+    """log (1/K) Σ_k p(x,z_k)/q(z_k|x) of every image: a lower bound on log p(x) in expectation,
+    rising to it with K (Burda et al. 2016, eq. 8). Memory does not grow with K.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    estimate = _importance(num_samples, min(num_samples, 50))
+    return per_example(estimate, vae, params, key, data, batch_size, report)
+
+
+def nll(estimate: LogLikelihood) -> dict[str, float]:
+    """`nll`, an estimate of −log p(x) from above; its standard error over images, `nll_se`; and
+    the part of that error which is Monte Carlo's and more samples would remove, `nll_mc_se`.
+    """
+    n = len(estimate.log_p)
+    spread = np.std(np.asarray(estimate.log_p, np.float64), ddof=1) if n > 1 else np.nan
+    return {
+        "nll": -mean(estimate.log_p),
+        "nll_se": float(spread / np.sqrt(n)),
+        "nll_mc_se": float(np.sqrt(mean(estimate.variance) / n)),
+    }
+
+
+def _posterior_mean(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
+    return vae.posterior(params, x, c).mean
+
+
+def posterior_means(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, "n latents"]:
+    """E[z|x] under the posterior, of every image."""
+    return per_example(_posterior_mean, vae, params, jax.random.key(0), data)
+
+
+def active_units(means: Float[np.ndarray, "n latents"]) -> Bool[np.ndarray, " latents"]:
+    """Which latents use the data: Var_x(E[z|x]) > 0.01 (Burda et al. 2016, §5.2)."""
+    return np.var(np.asarray(means, np.float64), axis=0) > ACTIVE

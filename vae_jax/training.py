@@ -1,0 +1,245 @@
+"""Training: the state, one step, and a compiled run of steps. Knows no data set and no objective.
+
+Step t draws everything from `fold_in(key, t)`, and epoch e its order of the images from
+`fold_in(order_key, e)`: where a run was stopped and resumed leaves no trace in its numbers.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from vae_jax.data import epoch_order
+from vae_jax.model import VAE
+from vae_jax.schedules import LEARNING_RATES
+from vae_jax.settings import UserError, setting, validate
+from vae_jax.types import Batch, Key, Params
+
+Prepare = Callable[[Key, Any], Batch]  # a key and a batch's rows of the data -> a batch in [0, 1]
+Objective = Callable[..., Any]  # see `objectives`
+
+OPTIMISERS = {
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "adamax": optax.adamax,
+    "rmsprop": optax.rmsprop,
+    "sgd": optax.sgd,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How the objective is minimised."""
+
+    batch_size: int = setting(128, "images per step", at_least=1)
+    epochs: int = setting(30, "passes over the training images", at_least=1)
+    steps: int = setting(0, "training steps; 0 leaves it to epochs", unit="steps", at_least=0)
+    optimiser: str = setting(
+        "adam", "optax optimiser, its other settings as in optax", choices=OPTIMISERS
+    )
+    learning_rate: float = setting(1e-3, "peak learning rate", above=0, at_most=1e3)
+    schedule: str = setting("constant", "learning rate after the warm-up", choices=LEARNING_RATES)
+    warmup: int = setting(0, "linear rise of the learning rate from 0", unit="steps", at_least=0)
+    ema: float = setting(
+        0.0,
+        "decay of the weights' moving average, then used to evaluate; 0 is off",
+        at_least=0,
+        below=1,
+    )
+    clip: float = setting(0.0, "largest global norm of the gradient; 0 is off", at_least=0)
+    seed: int = setting(
+        0, "seed of initial weights, order of images and noise", at_least=0, below=2**32
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes, as arrays. `ema` is () when no average is kept."""
+
+    params: Params
+    opt_state: Any
+    step: Int[Array, ""]
+    ema: Params
+
+    @property
+    def averaged(self) -> Params:
+        """The weights to evaluate: their moving average where one is kept."""
+        return self.params if self.ema == () else self.ema
+
+
+class Keys(NamedTuple):
+    """The streams of randomness of one training, from one seed."""
+
+    init: Key
+    order: Key
+    steps: Key
+
+
+def keys_from_seed(seed: int) -> Keys:
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def make_optimiser(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
+    rate = LEARNING_RATES[config.schedule](config.learning_rate, config.warmup, total_steps)
+    optimiser = OPTIMISERS[config.optimiser](rate)
+    clip = optax.clip_by_global_norm(config.clip)
+    return optax.chain(clip, optimiser) if config.clip else optimiser
+
+
+def init_state(
+    vae: VAE, optimiser: optax.GradientTransformation, key: Key, ema: float = 0.0
+) -> TrainState:
+    params = vae.init(key)
+    step = jnp.zeros((), jnp.int32)
+    # A copy: the compiled run is given the state's memory and may not be given one array twice.
+    average = jax.tree.map(jnp.copy, params) if ema else ()
+    return TrainState(params, optimiser.init(params), step, average)
+
+
+def initial_state(vae: VAE, config: TrainConfig, num_images: int) -> TrainState:
+    """Where the training of a configuration starts."""
+    optimiser = make_optimiser(config, length(config, num_images)[1])
+    return init_state(vae, optimiser, keys_from_seed(config.seed).init, config.ema)
+
+
+Step = Callable[[TrainState, Key, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def make_step(
+    vae: VAE,
+    objective: Objective,
+    optimiser: optax.GradientTransformation,
+    weights: Callable[[Array], Any],
+    ema: float = 0.0,
+) -> Step:
+    """One update: (state, key, batch) -> (state, metrics); `loss` joins the objective's metrics."""
+
+    def step(state: TrainState, key: Key, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        def loss_of(params: Params) -> Any:
+            return objective(vae, params, key, batch, weights(state.step))
+
+        (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = optimiser.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = optax.incremental_update(params, state.ema, 1 - ema) if ema else ()
+        return TrainState(params, opt_state, state.step + 1, average), {"loss": loss, **metrics}
+
+    return step
+
+
+def make_run(step: Step, prepare: Prepare) -> Callable[..., Any]:
+    """Many steps as one program: (state, key, data, order, first, count) -> (state, metrics).
+
+    Takes `count` steps on rows order[first], order[first + 1], … of `data`: a pytree of arrays
+    [n, ...] and int [steps, batch], both on the device. `metrics` are means over these steps. Stops at
+    once after a step whose loss is not finite; `state.step` tells which it was. `first` and
+    `count` are arrays: any number of steps runs without compiling anew.
+    """
+
+    def one(state: TrainState, key: Key, data: Any, indices: Array) -> Any:
+        data_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
+        rows = jax.tree.map(lambda a: a[indices], data)
+        return step(state, noise_key, prepare(data_key, rows))
+
+    def run(
+        state: TrainState,
+        key: Key,
+        data: Any,
+        order: Int[Array, "steps batch"],
+        first: Int[Array, ""],
+        count: Int[Array, ""],
+    ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+        def body(carry: Any) -> Any:
+            i, state, mean = carry
+            state, metrics = one(state, key, data, order[first + i])
+            mean = jax.tree.map(lambda m, new: m + (new - m) / (i + 1), mean, metrics)
+            return i + 1, state, mean
+
+        def going(carry: Any) -> Array:
+            i, _, mean = carry
+            return (i < count) & jnp.isfinite(mean["loss"])
+
+        shapes = jax.eval_shape(one, state, key, data, order[0])[1]
+        nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        return jax.lax.while_loop(going, body, (jnp.zeros((), jnp.int32), state, nothing))[1:]
+
+    return jax.jit(run, donate_argnums=0)
+
+
+class Progress(NamedTuple):
+    """What `fit` tells after each chunk of steps; `metrics` are means over the chunk.
+
+    The arrays of `state` are given up to the next chunk: copy what is to be kept.
+    """
+
+    state: TrainState
+    step: int
+    steps_per_epoch: int
+    total_steps: int
+    chunk: int
+    metrics: dict[str, float]
+
+    @property
+    def epoch(self) -> float:
+        return self.step / self.steps_per_epoch
+
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.metrics["loss"]))
+
+
+def length(config: TrainConfig, num_images: int) -> tuple[int, int]:
+    """Steps in an epoch, and in all. Raises UserError where not even one batch can be filled."""
+    if config.batch_size > num_images:
+        raise UserError(
+            f"batch_size must be at most the number of training images, {num_images}; "
+            f"got {config.batch_size}"
+        )
+    per_epoch = num_images // config.batch_size
+    return per_epoch, config.steps or config.epochs * per_epoch
+
+
+def fit(
+    vae: VAE,
+    objective: Objective,
+    data: Any,
+    config: TrainConfig,
+    *,
+    prepare: Prepare,
+    weights: Callable[[Array], Any],
+    state: TrainState | None = None,
+    chunk: int = 1000,
+) -> Iterator[Progress]:
+    """Trains, from `state` or from the start, and yields after each compiled chunk of steps.
+
+    data: a pytree of arrays [n, ...], kept on the device; `prepare` makes batches of its rows.
+    A chunk ends with the epoch, with the training, and at every `chunk`-th step of an epoch.
+    """
+    data = jax.tree.map(jnp.asarray, data)
+    num_images = len(jax.tree.leaves(data)[0])
+    per_epoch, total = length(config, num_images)
+    keys = keys_from_seed(config.seed)
+    state = initial_state(vae, config, num_images) if state is None else state
+    step = make_step(vae, objective, make_optimiser(config, total), weights, config.ema)
+    run = make_run(step, prepare)
+    order_of = jax.jit(epoch_order, static_argnums=(2, 3))
+
+    at, order = int(state.step), None
+    while at < total:
+        epoch, first = divmod(at, per_epoch)
+        if order is None or first == 0:
+            order = order_of(keys.order, epoch, num_images, config.batch_size)
+        count = min(chunk - first % chunk, per_epoch - first, total - at)
+        state, metrics = run(state, keys.steps, data, order, first, count)
+        metrics = {name: float(value) for name, value in metrics.items()}
+        at, before = int(state.step), at
+        yield Progress(state, at, per_epoch, total, at - before, metrics)
+        if not np.isfinite(metrics["loss"]):
+            return
