@@ -26,7 +26,12 @@ def digits():
 
 
 def shown(figure, panel=0):
+    """The array that a panel draws; a sheet is drawn in colours, which for grey are all equal."""
     return np.asarray(figure.axes[panel].get_images()[0].get_array())
+
+
+def coloured(sheet):
+    return np.broadcast_to(sheet, (*sheet.shape[:2], 3))
 
 
 def points(n, dim=2, scale=1.0):
@@ -70,9 +75,10 @@ def test_tile_refuses_too_many_images_and_strange_channels(n, channels):
 
 def test_samples_are_read_row_by_row(digits):
     sheet = shown(plots.samples(digits[:10]))
-    np.testing.assert_array_equal(sheet, plots.tile(digits[:10], 3, 4, gap=1)[..., 0])
-    assert shown(plots.samples(np.zeros((7, 12, 20, 3)))).shape[-1] == 3
-    assert shown(plots.samples(digits[:1])).shape == (8, 8)
+    np.testing.assert_array_equal(sheet, coloured(plots.tile(digits[:10], 3, 4, gap=1)))
+    colours = np.random.default_rng(0).random((7, 12, 20, 3))
+    np.testing.assert_array_equal(shown(plots.samples(colours)), plots.tile(colours, 3, 3, gap=1))
+    assert shown(plots.samples(digits[:1])).shape == (8, 8, 3)
 
 
 def test_reconstructions_stand_below_their_originals(digits):
@@ -83,8 +89,8 @@ def test_reconstructions_stand_below_their_originals(digits):
         top, left = (i // 16) * (2 * h + 2 * gap + space), (i % 16) * (h + gap)
         above = sheet[top : top + h, left : left + h]
         below = sheet[top + h + gap : top + 2 * h + gap, left : left + h]
-        np.testing.assert_allclose(above, images[i, ..., 0], atol=1e-6)
-        np.testing.assert_allclose(below, 1 - images[i, ..., 0], atol=1e-6)
+        np.testing.assert_allclose(above, coloured(images[i]), atol=1e-6)
+        np.testing.assert_allclose(below, coloured(1 - images[i]), atol=1e-6)
     assert [t.get_text() for t in axes.get_yticklabels()] == ["data", "recon."] * 2
     tops = np.array([0, 9, 22, 31])  # of the rows; the axis runs upwards from the bottom
     np.testing.assert_allclose(axes.get_yticks(), len(sheet) - (tops + h / 2))
@@ -98,14 +104,14 @@ def test_a_png_shows_every_image_pixel_exactly(tmp_path, channels):
     sheet = plots.tile(images, 3, 2, gap=1)
     scale = len(drawn) // len(sheet)
     assert drawn.shape[:2] == tuple(scale * side for side in sheet.shape[:2])
-    wide = np.broadcast_to(sheet, (*sheet.shape[:2], 3)).repeat(scale, 0).repeat(scale, 1)
+    wide = coloured(sheet).repeat(scale, 0).repeat(scale, 1)
     np.testing.assert_array_equal(np.rint(255 * drawn), np.rint(255 * wide))
 
 
 def test_a_wide_sheet_is_fitted_to_the_page():
     figure = plots.manifold(np.zeros((400, 80, 80, 1), np.uint8))
     assert figure.get_size_inches()[0] * plots.DPI == pytest.approx(1360)
-    assert shown(figure).shape == (1600, 1600)
+    assert shown(figure).shape == (1600, 1600, 3)
 
 
 # Manifold
@@ -143,7 +149,7 @@ def test_each_tile_lies_at_its_latent_and_ticks_tell_it(kind):
     images = np.linspace(0, 1, n * n).reshape(-1, 1, 1, 1) * np.ones((1, 3, 5, 1))
     figure = plots.manifold(images, kind)
     axes, sheet = figure.axes[0], shown(figure)
-    np.testing.assert_array_equal(sheet, plots.tile(images, n, n)[..., 0])
+    np.testing.assert_array_equal(sheet, coloured(plots.tile(images, n, n)))
     place = norm.cdf if kind == "quantile" else np.asarray
     left, right, bottom, top = axes.get_images()[0].get_extent()
     for i, (z1, z2) in enumerate(z):

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 from jaxtyping import Array, Float
 
@@ -127,6 +128,37 @@ class Bernoulli:
         return x, self.log_prob(x)
 
 
+@distribution
+class MultivariateNormal:
+    """N(mean, L Lᵀ) with L lower triangular, its diagonal positive: [d] and [d, d]."""
+
+    mean: Float[Array, " d"]
+    scale_tril: Float[Array, "d d"]
+
+    @property
+    def mode(self) -> Array:
+        return self.mean
+
+    @property
+    def covariance(self) -> Array:
+        return self.scale_tril @ self.scale_tril.T
+
+    def sample(self, key: Key) -> Array:
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + self.scale_tril @ noise
+
+    def log_prob(self, x: Array) -> Scalar:
+        """−½ [d log 2π + log det Σ + (x−μ)ᵀ Σ⁻¹ (x−μ)]."""
+        centred = _event(x, self.mean.shape) - self.mean
+        whitened = solve_triangular(self.scale_tril, centred, lower=True)
+        log_det = jnp.sum(jnp.log(jnp.diagonal(self.scale_tril)))
+        return -0.5 * (whitened @ whitened + len(centred) * LOG_2PI) - log_det
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
+        x = self.sample(key)
+        return x, self.log_prob(x)
+
+
 def kl(q: Any, p: Any, key: Key) -> Scalar:
     """KL(q‖p) in nats: closed form where there is one, else one sample.
 
@@ -147,6 +179,26 @@ def _kl_normal(q: Normal, p: Normal) -> Scalar:
     return jnp.sum(0.5 * (jnp.exp(2 * log_ratio) + distance - 1) - log_ratio)
 
 
+def _full(p: Any) -> MultivariateNormal:
+    """A Gaussian with its whole covariance."""
+    if isinstance(p, Normal):
+        return MultivariateNormal(p.mean, jnp.diag(jnp.exp(p.log_scale)))
+    return p
+
+
+def _kl_multivariate_normal(q: Any, p: Any) -> Scalar:
+    """½ [log(det Σ_p/det Σ_q) − d + tr(Σ_p⁻¹ Σ_q) + (μ_p−μ_q)ᵀ Σ_p⁻¹ (μ_p−μ_q)]."""
+    q, p = _full(q), _full(p)
+    ratio = solve_triangular(p.scale_tril, q.scale_tril, lower=True)
+    distance = solve_triangular(p.scale_tril, q.mean - p.mean, lower=True)
+    log_dets = [jnp.sum(jnp.log(jnp.diagonal(d.scale_tril))) for d in (p, q)]
+    trace, d = jnp.sum(ratio**2), len(q.mean)
+    return log_dets[0] - log_dets[1] + 0.5 * (trace - d + distance @ distance)
+
+
 KL = {
     (Normal, Normal): _kl_normal,
+    (MultivariateNormal, Normal): _kl_multivariate_normal,
+    (Normal, MultivariateNormal): _kl_multivariate_normal,
+    (MultivariateNormal, MultivariateNormal): _kl_multivariate_normal,
 }

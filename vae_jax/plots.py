@@ -291,23 +291,26 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     if path.suffix not in metadata:
         raise ValueError(f"a figure is saved as .png, .pdf or .svg; got {path.name!r}")
     # Text stays text in a PDF, and the salt fixes an SVG's names. Only globals set these: the lock.
-    with _SAVING, matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vae_jax"}):
-        with replacing(path) as temporary:
-            options = {"format": path.suffix[1:], "metadata": metadata[path.suffix]}
-            figure.savefig(temporary, dpi=DPI, **options)
+    settings = {"pdf.fonttype": 42, "svg.hashsalt": "vae_jax"}
+    with _SAVING, matplotlib.rc_context(settings), replacing(path) as temporary:
+        kind = path.suffix[1:]
+        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata[path.suffix])
 
 
 def _picture(sheet: np.ndarray, target: int, margins: tuple, span=None) -> tuple[Figure, Axes]:
     """A figure around one picture, about `target` dots wide; margins left, bottom, right, top."""
-    (h, w, c), (left, bottom, right, top) = sheet.shape, margins
+    (h, w, _), (left, bottom, right, top) = sheet.shape, margins
     # Whole dots for each pixel as long as the page is wide enough, if need be beyond the target.
     scale = max(1, target // w) if w <= _PAGE - left - right else (_PAGE - left - right) / w
     width, height = round(scale * w), round(scale * h)
     figure = _figure(left + width + right, bottom + height + top)
     axes = _axes(figure, left, bottom, width, height)
-    extent = (*span, *span) if span else (0, w, 0, h)
-    exact = {"aspect": "auto", "interpolation": "none" if scale >= 1 else "antialiased"}
-    axes.imshow(sheet[..., 0] if c == 1 else sheet, "gray", vmin=0, vmax=1, extent=extent, **exact)
+    axes.imshow(
+        np.broadcast_to(sheet, (h, w, 3)),  # as colours a byte stays that byte
+        extent=(*span, *span) if span else (0, w, 0, h),
+        aspect="auto",  # the axes have the right shape
+        interpolation="none" if scale >= 1 else "antialiased",
+    )
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])
     return figure, axes

@@ -138,9 +138,9 @@ def make_run(step: Step, prepare: Prepare) -> Callable[..., Any]:
     """Many steps as one program: (state, key, data, order, first, count) -> (state, metrics).
 
     Takes `count` steps on rows order[first], order[first + 1], … of `data`: a pytree of arrays
-    [n, ...] and int [steps, batch], both on the device. `metrics` are means over these steps. Stops at
-    once after a step whose loss is not finite; `state.step` tells which it was. `first` and
-    `count` are arrays: any number of steps runs without compiling anew.
+    [n, ...] and int [steps, batch], both on the device. `metrics` are means over these steps.
+    Stops at once after a step whose loss is not finite; `state.step` tells which it was. `first`
+    and `count` are arrays: any number of steps runs without compiling anew.
     """
 
     def one(state: TrainState, key: Key, data: Any, indices: Array) -> Any:
