@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -32,11 +32,11 @@ Images = Num[np.ndarray, "n h w c"]
 
 # Sizes are in dots of 1/200 inch: an image pixel covers whole dots, so that a PNG shows it exactly.
 DPI = 200
-_COLUMN, _PAGE = 660, 1360  # a column of a paper, and both
-_LEFT, _RIGHT, _PANEL = 90, 724, 540  # two latent panels: where they begin, and their side
-_BINS = (60, 45, 30, 20, 12)  # divisors of the panel
+_PAGE = 1360  # both columns of a paper; one has about 660
+_LEFT, _RIGHT, _PANEL = 90, 724, 540  # the two latent panels
 _SMALL, _NORMAL, _LINE = 7, 8, 0.5  # fonts and frames, in points
-_TITLE, _KEY = {"fontsize": _SMALL, "pad": 4}, {"fontsize": _SMALL, "frameon": False}
+_TITLE: dict[str, Any] = {"fontsize": _SMALL, "pad": 4}
+_KEY: dict[str, Any] = {"fontsize": _SMALL, "frameon": False}
 _TICKING = {"nbins": 6, "steps": (1, 2, 5, 10)}
 _TRAIN, _VALID = "#0072B2", "#D55E00"
 # Any two are CIELAB ΔE ≥ 30 apart, to protanopes and deuteranopes too (Machado et al., 2009).
@@ -69,7 +69,7 @@ def samples(images: Images) -> Figure:
     n, h, w, _ = images.shape
     cols = min(n, math.ceil(math.sqrt(n * h / w)))
     sheet = tile(images, math.ceil(n / cols), cols, gap=math.ceil(h / 16))
-    return _picture(sheet, min(_COLUMN - 20, 100 * cols), (10, 10, 10, 10))[0]
+    return _picture(sheet, min(640, 100 * cols), (10, 10, 10, 10))[0]
 
 
 def reconstructions(originals: Images, reconstructions: Images, *, cols: int = 16) -> Figure:
@@ -119,8 +119,7 @@ def manifold(images: Images, kind: Kind = "quantile") -> Figure:
     half = (grid[1] - grid[0]) / 2  # an end tile goes on for as much beyond its centre
     span = _SPAN[kind] if kind == "quantile" else (grid[0] - half, grid[-1] + half)
     figure, axes = _picture(sheet, 560, (100, 72, 14, 46), span)
-    _latent_axis(axes.xaxis, kind, "z₁")
-    _latent_axis(axes.yaxis, kind, "z₂")
+    _latent_axes(axes, kind, ("z₁", "z₂"))
     rule = f"Φ⁻¹((i + ½)/{n})" if kind == "quantile" else f"linspace(−3, 3, {n})"
     axes.set_title(f"grid {rule}", **_TITLE)
     return figure
@@ -146,18 +145,16 @@ def latents(
     points = _PHI(means) if kind == "quantile" else means
     low, high = _SPAN[kind]
     outside = np.sum(~np.all((points >= low) & (points <= high), axis=1))  # NaN is outside
-    # About four points or more in each cell of a square.
-    bins = next((b for b in _BINS if 4 * b * b <= len(points)), _BINS[-1])
-    figure = _figure(_PAGE if dim == 2 else _RIGHT + _PANEL + 20, _PANEL + 132)
+    # Divisors of the panel's side; where there are enough, four points for each cell of a square.
+    bins = next((b for b in (60, 45, 30, 20) if 4 * b * b <= len(points)), 12)
+    width = _PAGE if dim == 2 else _RIGHT + _PANEL + 20
+    figure = Figure((width / DPI, (_PANEL + 132) / DPI), DPI)
     left, right = (_axes(figure, start, 76, _PANEL, _PANEL) for start in (_LEFT, _RIGHT))
     draw = _plane if dim == 2 else _line
     draw(left, right, points, labels, np.linspace(low, high, bins + 1))
     for axes in (left, right):
         axes.set_xlim(low, high)
-        _latent_axis(axes.xaxis, kind, names[0])
-        if dim == 2:
-            axes.set_ylim(low, high)
-            _latent_axis(axes.yaxis, kind, names[1])
+        _latent_axes(axes, kind, names[:dim])
     title = f"density of {'Φ(z)' if kind == 'quantile' else 'z'} · {len(points):,} points"
     title += f", {outside:,} outside" if outside else ""
     right.set_title(title, **_TITLE)
@@ -167,6 +164,7 @@ def latents(
 def _plane(left, right, points, labels, edges) -> None:
     """Two latents: dots coloured by label, and their histogram."""
     _dots(left, points, labels)
+    left.set_ylim(edges[0], edges[-1])
     counts = np.histogram2d(*points.T, bins=(edges, edges))[0].T
     density = counts / len(points) / (edges[1] - edges[0]) ** 2
     top = np.percentile(density, 99.5) or None  # one crowded cell would leave the others pale
@@ -226,25 +224,25 @@ def _colour_bar(mappable, box: tuple, **options) -> None:
     bar.outline.set_linewidth(_LINE)
 
 
-def _latent_axis(axis, kind: Kind, name: str) -> None:
-    """Ticks at round values of z, wherever the frame puts them."""
+def _latent_axes(axes, kind: Kind, names: tuple[str, ...]) -> None:
+    """Ticks at round values of z, wherever the frame puts them, on one axis or both."""
     places = _PHI(_TICKS[kind]) if kind == "quantile" else _TICKS[kind]
-    axis.set_ticks(places, [f"{z:g}".replace("-", "−") for z in _TICKS[kind]])
-    axis.set_label_text(name, fontsize=_NORMAL)
-    axis.labelpad = 2
-    if axis.axis_name == "y":
-        axis.label.set(rotation=0, ha="right", va="center")
+    for axis, name in zip((axes.xaxis, axes.yaxis), names, strict=False):
+        axis.set_ticks(places, [f"{z:g}".replace("-", "−") for z in _TICKS[kind]])
+        axis.set_label_text(name, fontsize=_NORMAL)
+        axis.labelpad = 2
+    if len(names) == 2:
+        axes.yaxis.label.set(rotation=0, ha="right", va="center")
 
 
 def curves(history: Mapping[str, np.ndarray]) -> Figure:
     """ELBO, rate and distortion over the epochs, in nats per image.
 
-    `history` has "epoch", "train_elbo", "train_rate", "train_distortion" and, where there was a
-    validation, the same with "valid_", all [epochs]. Values that are not finite are left out: a
-    validation every fifth epoch is NaN in between. A transient at the start that would flatten all
-    that follows leaves the panel.
+    `history` has "epoch", "train_elbo", "train_rate", "train_distortion" and perhaps the same with
+    "valid_", all [epochs]. What is not finite is left out: a validation every fifth epoch is NaN in
+    between. A transient at the start that would flatten all that follows leaves the panel.
     """
-    figure = _figure(_PAGE, 400)
+    figure = Figure((_PAGE / DPI, 400 / DPI), DPI)
     epoch, shown = np.asarray(history["epoch"], float), {}
     margin = 0.03 * np.ptp(epoch) or 0.5
     for i, title in enumerate(["ELBO", "rate", "distortion"]):
@@ -252,10 +250,10 @@ def curves(history: Mapping[str, np.ndarray]) -> Figure:
         for part, colour in (("train", _TRAIN), ("valid", _VALID)):
             y = np.asarray(history.get(f"{part}_{title.lower()}", np.nan * epoch), float)
             finite = np.isfinite(y)
-            style = {"color": colour, "linewidth": 1, "markersize": 4}
-            style["marker"] = "." if finite.sum() <= 20 else ""
+            style: dict[str, Any] = {"color": colour, "linewidth": 1, "markersize": 4}
             if finite.any():
-                (shown[part],) = axes.plot(epoch[finite], y[finite], **style)
+                shape = ".-" if finite.sum() <= 20 else "-"
+                (shown[part],) = axes.plot(epoch[finite], y[finite], shape, **style)
         axes.set_xlim(epoch.min() - margin, epoch.max() + margin)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(**_TICKING))
@@ -265,13 +263,13 @@ def curves(history: Mapping[str, np.ndarray]) -> Figure:
         axes.set_xlabel("epoch", fontsize=_NORMAL)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("nats per image", fontsize=_NORMAL)
-    figure.axes[0].legend(shown.values(), shown.keys(), loc="lower right", **_KEY)
+    figure.axes[0].legend([*shown.values()], [*shown], loc="lower right", **_KEY)
     return figure
 
 
 def _limits(lines: list[np.ndarray]) -> tuple[float, float]:
     """Room for all but the start of each line, and for the start too where that costs little."""
-    every = np.concatenate([*lines]) if lines else np.zeros(1)
+    every = np.concatenate(lines) if lines else np.zeros(1)
     settled = np.concatenate([y[(len(y) + 3) // 5 :] for y in lines]) if lines else every
     low, high = np.min(settled), np.max(settled)
     # The fewer the points, the more each is worth seeing.
@@ -293,8 +291,7 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     # Text stays text in a PDF, and the salt fixes an SVG's names. Only globals set these: the lock.
     settings = {"pdf.fonttype": 42, "svg.hashsalt": "vae_jax"}
     with _SAVING, matplotlib.rc_context(settings), replacing(path) as temporary:
-        kind = path.suffix[1:]
-        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata[path.suffix])
+        figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=metadata[path.suffix])
 
 
 def _picture(sheet: np.ndarray, target: int, margins: tuple, span=None) -> tuple[Figure, Axes]:
@@ -303,21 +300,15 @@ def _picture(sheet: np.ndarray, target: int, margins: tuple, span=None) -> tuple
     # Whole dots for each pixel as long as the page is wide enough, if need be beyond the target.
     scale = max(1, target // w) if w <= _PAGE - left - right else (_PAGE - left - right) / w
     width, height = round(scale * w), round(scale * h)
-    figure = _figure(left + width + right, bottom + height + top)
+    figure = Figure(((left + width + right) / DPI, (bottom + height + top) / DPI), DPI)
     axes = _axes(figure, left, bottom, width, height)
-    axes.imshow(
-        np.broadcast_to(sheet, (h, w, 3)),  # as colours a byte stays that byte
-        extent=(*span, *span) if span else (0, w, 0, h),
-        aspect="auto",  # the axes have the right shape
-        interpolation="none" if scale >= 1 else "antialiased",
-    )
+    colours = np.broadcast_to(sheet, (h, w, 3))  # through a colour map a byte might change by one
+    smooth = "none" if scale >= 1 else "antialiased"
+    extent = (*span, *span) if span else (0, w, 0, h)
+    axes.imshow(colours, aspect="auto", extent=extent, interpolation=smooth)
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])
     return figure, axes
-
-
-def _figure(width: int, height: int) -> Figure:
-    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
 
 
 def _axes(figure: Figure, left: int, bottom: int, width: int, height: int) -> Axes:
