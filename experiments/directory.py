@@ -53,9 +53,7 @@ def check(directory: Path, description: dict[str, Any], resume: bool) -> str:
     if not path.exists():
         strangers = [p.name for p in directory.iterdir() if p.name != ".lock"]
         if strangers:
-            raise UserError(
-                f"run_dir {directory} holds other files ({strangers[0]}); give a new one"
-            )
+            raise UserError(f"run_dir {directory} is not empty ({strangers[0]}); give another")
         return "new"
     if not resume:
         raise UserError(

@@ -213,6 +213,13 @@ def test_every_class_keeps_its_colour_and_is_named():
     assert dots.get_rasterized()
 
 
+def test_a_frame_that_all_points_miss_is_empty_and_says_so():
+    figure = plots.latents(np.full((5, 2), 9.0), NONE, kind="linspace")
+    assert not shown(figure, 1).any()
+    assert figure.axes[1].get_images()[0].get_clim() == (0, 1)
+    assert figure.axes[1].get_title().endswith("5 points, 5 outside")
+
+
 def test_many_labels_get_a_scale_and_none_gets_no_key():
     many = plots.latents(points(50), np.arange(50.0))
     none = plots.latents(points(50), NONE)

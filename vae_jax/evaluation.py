@@ -137,7 +137,7 @@ def _importance(num_samples: int, group: int) -> Callable[..., Any]:
         nothing = (jnp.asarray(-jnp.inf), jnp.asarray(-jnp.inf))
         (first, second), _ = jax.lax.scan(add, nothing, jnp.arange(0, num_samples, group))
         # Var[log mean w] ≈ Var[w] / (K E[w]²), by the delta method.
-        variance = jnp.exp(second - 2 * first) - 1 / num_samples
+        variance = jnp.maximum(jnp.exp(second - 2 * first) - 1 / num_samples, 0)
         return LogLikelihood(first - jnp.log(num_samples), variance)
 
     return estimate

@@ -167,10 +167,10 @@ def _plane(left, right, points, labels, edges) -> None:
     left.set_ylim(edges[0], edges[-1])
     counts = np.histogram2d(*points.T, bins=(edges, edges))[0].T
     density = counts / len(points) / (edges[1] - edges[0]) ** 2
-    top = np.percentile(density, 99.5) or None  # one crowded cell would leave the others pale
+    top = np.percentile(density, 99.5) or density.max() or 1  # one cell must not pale the others
     style = {"cmap": "Blues", "vmin": 0, "vmax": top, "interpolation": "none", "origin": "lower"}
     image = right.imshow(density, extent=2 * (edges[0], edges[-1]), **style)
-    cut = "max" if top and density.max() > top else "neither"
+    cut = "max" if density.max() > top else "neither"
     _colour_bar(image, (_RIGHT + _PANEL + 14, 76, 14, _PANEL), extend=cut)
 
 
@@ -289,7 +289,7 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     if path.suffix not in metadata:
         raise ValueError(f"a figure is saved as .png, .pdf or .svg; got {path.name!r}")
     # Text stays text in a PDF, and the salt fixes an SVG's names. Only globals set these: the lock.
-    settings = {"pdf.fonttype": 42, "svg.hashsalt": "vae_jax"}
+    settings: Any = {"pdf.fonttype": 42, "svg.hashsalt": "vae_jax"}
     with _SAVING, matplotlib.rc_context(settings), replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=metadata[path.suffix])
 

@@ -1,0 +1,202 @@
+"""How fast is a training step, and what could no code avoid?
+
+    python -m experiments.benchmark --latent_dim=20
+
+Times, in alternating rounds in one process, on random images of MNIST's shape:
+
+    compiled loop   the training loop of the library
+    single steps    the same step, called one at a time from Python
+    floor           the step's matrix products alone, plus one update of the optimiser alone
+
+and says each as a ratio to the floor; then importing, starting, and memory, each in processes of
+their own. Every flag of `experiments.run` that shapes the step works. About a minute.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import config as configuration
+from experiments.config import Config
+from experiments.loop import kl_weights
+from vae_jax import data, model, training
+from vae_jax.objectives import OBJECTIVES
+
+SHAPE, NUM_IMAGES = (28, 28, 1), 60_000
+STEPS, ROUNDS = 100, 7
+
+
+def main(config: Config) -> None:
+    workloads = {
+        "compiled loop": compiled_loop(config),
+        "single steps": single_steps(config),
+        "matrix products": matrix_products(config),
+        "optimiser": optimiser(config),
+    }
+    times = alternate(workloads)
+    floor = [a + b for a, b in zip(times["matrix products"], times["optimiser"], strict=True)]
+    rows = {
+        "compiled loop": times["compiled loop"],
+        "single steps": times["single steps"],
+        "floor": floor,
+        "  matrix products": times["matrix products"],
+        "  optimiser": times["optimiser"],
+    }
+    m, batch = config.model, config.training.batch_size
+    print(
+        f"{m.network} {m.widths}, latent_dim {m.latent_dim}, batch {batch}, on {jax.devices()[0]}"
+    )
+    print(f"{'':<20}{'ms a step':>12}{'ratio to floor':>16}{'images/s':>12}")
+    for name, seconds in rows.items():
+        ratio = statistics.median(s / f for s, f in zip(seconds, floor, strict=True))
+        step = statistics.median(seconds)
+        print(f"{name:<20}{1e3 * step:>12.2f}{ratio:>16.2f}{batch / step:>12,.0f}")
+    start_up()
+
+
+def alternate(workloads: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds a step of each workload in each round; the first round compiles and is dropped."""
+    times = {name: [] for name in workloads}
+    for _ in range(ROUNDS + 1):
+        for name, work in workloads.items():
+            started = time.perf_counter()
+            jax.block_until_ready(work())
+            times[name].append((time.perf_counter() - started) / STEPS)
+    return {name: seconds[1:] for name, seconds in times.items()}
+
+
+def make_step(config: Config) -> tuple[Any, Any, Any]:
+    """The step, what prepares its batch, and where it starts."""
+    vae = model.build(config.model, SHAPE)
+    objective = OBJECTIVES[config.objective.objective]
+    weights = partial(kl_weights, config.objective)
+    update = training.make_optimiser(config.training, STEPS)
+    step = training.make_step(vae, objective, update, weights, config.training.ema)
+    state = training.initial_state(vae, config.training, NUM_IMAGES)
+    return step, data.preparer(config.data.binarisation, SHAPE), state
+
+
+def images(config: Config) -> tuple[Any, Any]:
+    """Random images as rows, and the order of STEPS batches of them."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (NUM_IMAGES, int(np.prod(SHAPE))), dtype=np.uint8)
+    order = rng.integers(0, NUM_IMAGES, (STEPS, config.training.batch_size))
+    return jnp.asarray(rows), jnp.asarray(order)
+
+
+def compiled_loop(config: Config) -> Callable[[], Any]:
+    step, prepare, state = make_step(config)
+    run, (rows, order), key = training.make_run(step, prepare), images(config), jax.random.key(0)
+    return lambda: run(jax.tree.map(jnp.copy, state), key, rows, order, 0, STEPS)
+
+
+def single_steps(config: Config) -> Callable[[], Any]:
+    step, prepare, start = make_step(config)
+    (rows, order), key = images(config), jax.random.key(0)
+
+    @partial(jax.jit, donate_argnums=0)
+    def one(state: Any, i: Any) -> Any:
+        keys = jax.random.split(jax.random.fold_in(key, state.step))
+        return step(state, keys[1], prepare(keys[0], rows[order[i]]))
+
+    def work() -> Any:
+        state = jax.tree.map(jnp.copy, start)
+        for i in range(STEPS):
+            state, _ = one(state, i)
+        return state
+
+    return work
+
+
+def matrix_products(config: Config) -> Callable[[], Any]:
+    """For each weight matrix W [in, out]: x W, xᵀ g and g Wᵀ (not for W at the images)."""
+    params = make_step(config)[2].params
+    matrices = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+    batch, pixels = config.training.batch_size, int(np.prod(SHAPE))
+    inputs = [jnp.ones((batch, w.shape[0])) for w in matrices]
+    gradients = [jnp.ones((batch, w.shape[1])) for w in matrices]
+
+    def products(x: Any, w: Any, g: Any) -> list[Any]:
+        return [x @ w, x.T @ g] + ([] if w.shape[0] == pixels else [g @ w.T])
+
+    @jax.jit
+    def work(matrices: Any, inputs: Any, gradients: Any) -> Any:
+        def body(_: Any, seen: Any) -> Any:  # each turn depends on the whole of the last
+            shifted = [x + seen for x in inputs]
+            results = jax.lax.optimization_barrier([*map(products, shifted, matrices, gradients)])
+            return 1e-30 * sum(result[0, 0] for result in jax.tree.leaves(results))
+
+        return jax.lax.fori_loop(0, STEPS, body, jnp.zeros(()))
+
+    return lambda: work(matrices, inputs, gradients)
+
+
+def optimiser(config: Config) -> Callable[[], Any]:
+    state = make_step(config)[2]
+    update = training.make_optimiser(config.training, STEPS)
+
+    @jax.jit
+    def work(params: Any, opt_state: Any) -> Any:
+        gradient = jax.tree.map(lambda p: 0.01 * p, params)
+
+        def body(_: Any, carry: Any) -> Any:
+            params, opt_state = carry
+            updates, opt_state = update.update(gradient, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        return jax.lax.fori_loop(0, STEPS, body, (params, opt_state))
+
+    return lambda: work(state.params, state.opt_state)
+
+
+def start_up() -> None:
+    """Seconds to import, to the first step of a run, and that run's peak memory."""
+    needed, ours = [], []
+    for _ in range(5):
+        needed.append(run_python("import jax, flax.linen, optax"))
+        ours.append(run_python("import vae_jax"))
+    ratio = statistics.median(b / a for a, b in zip(needed, ours, strict=True))
+    print(
+        f"{'import vae_jax':<20}{statistics.median(ours):>10.2f} s, {ratio:.2f} of jax+flax+optax"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        first = first_step(Path(folder) / "run")
+    print(f"{'to the first step':<20}{first:>10.2f} s from the command, digits, 64-500-2")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+    print(f"{'peak memory':<20}{peak:>10.0f} MiB, the same run whole")
+
+
+def run_python(code: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - started
+
+
+def first_step(directory: Path) -> float:
+    """From the command to the first checkpoint, which follows the first step."""
+    flags = ["--dataset=digits", "--steps=1", "--nll_samples=1", f"--run_dir={directory}"]
+    command = [sys.executable, "-m", "experiments.run", *flags]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not list(directory.glob("checkpoints/step-*.npz")) and process.poll() is None:
+        time.sleep(0.01)
+    seconds = time.perf_counter() - started
+    if process.wait():
+        raise RuntimeError(f"{command} failed")
+    return seconds
+
+
+if __name__ == "__main__":
+    configuration.main("experiments.benchmark", main)

@@ -1,0 +1,30 @@
+"""Strictness for every test: shapes and types checked at run time, no silent rank promotion."""
+
+import os
+
+from jaxtyping import install_import_hook
+
+# Before anything imports the packages.
+install_import_hook(["vae_jax", "experiments"], "strict.check")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Programs that several tests compile are compiled once."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real data sets; tests that need it are skipped where there is none."""
+    folder = os.environ.get("VAE_JAX_TEST_DATA", "")
+    if not os.path.isdir(folder):
+        pytest.skip("VAE_JAX_TEST_DATA does not point at a folder of real data sets")
+    return folder
