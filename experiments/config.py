@@ -89,7 +89,7 @@ def _flag_values() -> flags.FlagValues:
     flags.DEFINE_string("flagfile", "", "a file with one flag a line", flag_values=values)
     for name, (_, field) in fields().items():
         if field.type is bool:  # --resume, --noresume, --resume=true
-            flags.DEFINE_boolean(name, field.default, "", flag_values=values)
+            flags.DEFINE_boolean(name, bool(field.default), "", flag_values=values)
         else:
             flags.DEFINE(_Parser(field), name, field.default, "", flag_values=values)
     return values

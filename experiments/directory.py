@@ -32,7 +32,7 @@ def describe(config: Config, dataset: data.Dataset) -> dict[str, Any]:
     splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
     digest = hashlib.sha256()
     for split in splits.values():
-        digest.update(np.ascontiguousarray(split.x))
+        digest.update(np.ascontiguousarray(split.x).data)
     return {
         "settings": config.settings,
         "dataset": {

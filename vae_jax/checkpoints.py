@@ -37,7 +37,7 @@ def save_arrays(path: Path, tree: Any, meta: dict[str, Any]) -> None:
     arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree).items()}
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **{".meta": np.asarray(json.dumps(meta))}, **arrays)
+        np.savez(file, allow_pickle=False, **{".meta": np.asarray(json.dumps(meta)), **arrays})
 
 
 def load_arrays(path: Path, like: Any, partial: bool = False) -> tuple[Any, dict[str, Any]]:

@@ -13,7 +13,7 @@ exist in closed form, `mean` and `mode`. They are frozen dataclasses, registered
 """
 
 import dataclasses
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class Distribution(Protocol):
 T = TypeVar("T")
 
 
+@dataclass_transform(frozen_default=True)
 def distribution(cls: type[T]) -> type[T]:
     """Makes a class a frozen dataclass whose fields are the leaves of a pytree.
 
