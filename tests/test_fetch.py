@@ -190,6 +190,10 @@ def test_original_files_of_every_set_are_downloaded(tmp_path, monkeypatch):
             for name in files:
                 assert found[name] == tmp_path / dataset / name
                 assert found[name].read_bytes() == name.encode()
+            asked.clear()
+            shutil.rmtree(tmp_path / "downloads")
+            assert fetch.download(dataset, tmp_path, files) == found
+            assert not asked  # as where another process has come first
 
 
 @pytest.mark.parametrize("right", [True, False])

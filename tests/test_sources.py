@@ -707,6 +707,30 @@ def test_real_binarized_mnist():
     assert hashlib.sha256(text).hexdigest() == digest  # as tensorflow-datasets lists the original
 
 
+@pytest.mark.parametrize(("here", "asked"), [("mnist", "kmnist"), ("fashion_mnist", "mnist")])
+def test_files_of_another_set_are_not_taken_for_it(here, asked):
+    folder = real(here)
+    with pytest.raises(DataError, match=f"holds {here}, not {asked}") as error:
+        load(asked, folder)
+    assert str(folder) in one_line(error)
+
+
+def test_what_tensorflow_datasets_knows_is_what_is_asked_of_it():
+    """Every file that is looked for has an address there, and each set's labels are known."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    labels = {}
+    for name, files in {
+        **dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), sources._IDX),
+        "binarized_mnist": sources._AMAT.values(),
+        "omniglot": sources._OMNIGLOT.values(),
+    }.items():
+        known = {fetch._file_name(url): i for url, i in tfds.builder_cls(name).url_infos.items()}
+        assert set(files) <= set(known)
+        if files is sources._IDX:
+            labels[known["train-labels-idx1-ubyte"].checksum] = name
+    assert labels == sources._LABELS
+
+
 def test_real_omniglot():
     dataset = load("omniglot", real("omniglot").parent, validation_size=0)
     assert len(dataset.train.x) == 19_280 and len(dataset.test.x) == 13_180

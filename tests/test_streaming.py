@@ -99,17 +99,21 @@ def test_a_loss_that_is_not_finite_ends_it_at_its_step(limit):
     assert [(p.step, p.chunk, p.finite) for p in progress] == [(7, 7, True), (11, 4, False)]
 
 
-def test_a_training_compiles_once(monkeypatch):
-    traced = []
+def test_pieces_of_any_length_run_without_compiling_anew():
+    traced, counts = [], []
 
     def counting(vae, params, key, batch, weights):
         traced.append(1)
         return objective(vae, params, key, batch, weights)
 
-    fit(limit=2 * 4 * 4 * ROW, objective=counting)
-    streamed, traced = len(traced), []
-    fit(objective=counting)
-    assert streamed == len(traced)
+    config = TrainConfig(batch_size=4, epochs=3)
+    for _ in training.fit(
+        linear_vae(12), counting, data.flat(X), config,
+        prepare=data.preparer("dynamic", (3, 4, 1)),
+        weights=lambda step: None, chunk=7, limit=2 * 4 * 4 * ROW,
+    ):  # fmt: skip
+        counts.append(len(traced))
+    assert len(counts) == 6 and len(set(counts)) == 1  # pieces of 4, 3, 4 and 2 steps
 
 
 def test_no_more_than_two_blocks_within_the_limit():

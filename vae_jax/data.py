@@ -36,6 +36,7 @@ from vae_jax.draws import draw_once, hold_out, threshold16
 from vae_jax.fetch import UnavailableError
 from vae_jax.formats import DataError, Split
 from vae_jax.settings import UserError, setting, validate
+from vae_jax.sources import DATASETS, Table
 from vae_jax.types import Batch, Key, unconditional
 
 BINARISATIONS = ("dynamic", "static", "threshold", "none")
@@ -137,7 +138,7 @@ def _blockwise(test: Callable[[np.ndarray], Any], x: np.ndarray) -> bool:
     return all(test(x[start : start + 1024]) for start in range(0, len(x), 1024))
 
 
-def _finish(table: sources.Table, config: "DataConfig") -> Dataset:
+def _finish(table: Table, config: "DataConfig") -> Dataset:
     """Holds out what the files do not, then draws what is drawn once."""
     table = _with_test(table, config.data_seed)
     train, valid = _with_valid(table, config.validation_size, config.data_seed)
@@ -167,7 +168,7 @@ def _check(splits: dict[str, Split], source: str) -> None:
         raise DataError(f"{source}: there is nothing to learn from {same}")
 
 
-def _with_test(table: sources.Table, data_seed: int) -> sources.Table:
+def _with_test(table: Table, data_seed: int) -> Table:
     """The table with a test split, a tenth of the training images where the files have none."""
     if table.test is not None:
         return table
@@ -179,7 +180,7 @@ def _with_test(table: sources.Table, data_seed: int) -> sources.Table:
     return table._replace(source=f"{table.source}; {held}", train=train, test=test)
 
 
-def _with_valid(table: sources.Table, validation_size: int, data_seed: int) -> tuple[Split, Split]:
+def _with_valid(table: Table, validation_size: int, data_seed: int) -> tuple[Split, Split]:
     """Training and validation images: the files' own, or drawn from the training images."""
     if table.valid is not None:
         nothing = Split(table.valid.x[:0])
@@ -224,7 +225,7 @@ class DataConfig:
 
     dataset: str = setting(
         "auto",
-        f"{', '.join(sources.SOURCES)}; auto: mnist, or digits where MNIST cannot be had, and says "
+        f"{', '.join(DATASETS)}; auto: mnist, or digits where MNIST cannot be had, and says "
         "so; FILE.npz: your own x_train, and y_train, x_test, y_test if you have them; tfds:NAME: "
         "any image data set of tensorflow-datasets",
         parse=sources.known,
@@ -286,7 +287,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str]) -> int:
     """`python -m vae_jax.data NAME`: fetches and prepares a data set before it is needed."""
     parser = _Parser("python -m vae_jax.data", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("name", help=f"{', '.join(sources.SOURCES)}, FILE.npz or tfds:NAME")
+    parser.add_argument("name", help=f"{', '.join(DATASETS)}, FILE.npz or tfds:NAME")
     parser.add_argument("--data_dir", default="", help="where to; made where it is not there")
     try:
         given = parser.parse_args(arguments)

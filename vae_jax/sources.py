@@ -1,11 +1,12 @@
 """Where each data set comes from: a name -> a `Table` of its images as its files hold them.
 
 What becomes of a table (validation images, binarisation) is the same for all and not known here.
-A new data set is one function and one line of `SOURCES`.
+A new data set is one function and one line of `DATASETS`.
 """
 
 import contextlib
 import functools
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,22 @@ def _prepared(name: str, data_dir: Path) -> Table | None:
     return None
 
 
+# sha256 of train-labels-idx1-ubyte.gz: the files of these sets have the same names
+_LABELS = {
+    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c": "mnist",
+    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845": "fashion_mnist",
+    "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17": "kmnist",
+}
+
+
+def _check_identity(name: str, labels: Path) -> None:
+    """Raises DataError where the files are known to be another set's."""
+    with open(labels, "rb") as file:
+        found = _LABELS.get(hashlib.file_digest(file, "sha256").hexdigest(), name)
+    if found != name:
+        raise DataError(f"{labels.parent} holds {found}, not {name}")
+
+
 def _mnist_like(name: str, data_dir: Path) -> Table:
     """The four original files, a set prepared by tensorflow-datasets, or a download.
 
@@ -82,6 +99,7 @@ def _mnist_like(name: str, data_dir: Path) -> Table:
         if prepared := _prepared(name, data_dir):
             return prepared
         files, source = _download(name, data_dir, _IDX)
+    _check_identity(name, files["train-labels-idx1-ubyte"])
     splits = {}
     for split, (images, labels) in _PAIRS.items():
         x, y = formats.read_idx(files[images], rank=3), formats.read_idx(files[labels], rank=1)
@@ -263,7 +281,7 @@ def _catalogue(name: str, data_dir: Path) -> Table:
     return Table(name.replace("/", "-"), source, **splits)
 
 
-SOURCES: dict[str, Callable[[Path], Table]] = {
+DATASETS: dict[str, Callable[[Path], Table]] = {
     "mnist": functools.partial(_mnist_like, "mnist"),
     "fashion_mnist": functools.partial(_mnist_like, "fashion_mnist"),
     "kmnist": functools.partial(_mnist_like, "kmnist"),
@@ -278,16 +296,16 @@ SOURCES: dict[str, Callable[[Path], Table]] = {
 def known(dataset: str) -> None:
     """Raises ValueError, with what a data set may be, where no source takes the name."""
     given = re.fullmatch(r"tfds:\w+(/[\w.-]+)?", dataset)
-    if not given and not dataset.endswith(".npz") and dataset not in ("auto", *SOURCES):
-        names = ", ".join(("auto", *SOURCES))
+    if not given and not dataset.endswith(".npz") and dataset not in ("auto", *DATASETS):
+        names = ", ".join(("auto", *DATASETS))
         raise ValueError(f"{names}, a file of images ending in .npz, or tfds:NAME")
 
 
 def read(dataset: str, data_dir: Path) -> Table:
-    """The table of a name of `SOURCES`, of FILE.npz, or of tfds:NAME.
+    """The table of a name of `DATASETS`, of FILE.npz, or of tfds:NAME.
 
     Raises DataError, with one line, where it is damaged or cannot be had.
     """
     if dataset.startswith("tfds:"):
         return _catalogue(dataset.removeprefix("tfds:"), data_dir)
-    return _npz(dataset) if dataset.endswith(".npz") else SOURCES[dataset](data_dir)
+    return _npz(dataset) if dataset.endswith(".npz") else DATASETS[dataset](data_dir)
