@@ -30,6 +30,10 @@ class RunConfig:
     nll_samples: int = setting(
         500, "importance samples an image for the test NLL", unit="samples", at_least=1
     )
+    device_limit: float = setting(
+        0.0, "training images larger than this stream from the host; 0: half of a GPU's memory",
+        unit="GiB", at_least=0,
+    )  # fmt: skip
     figure_format: str = setting("png", "format of the figures", choices=("png", "pdf", "svg"))
     manifold_grid: str = setting(
         "quantile", "grid of the 2-D manifold: quantiles of N(0,1), or linspace(−3, 3)",

@@ -10,7 +10,12 @@ from experiments.config import Config
 from vae_jax import data, files, runs
 from vae_jax.settings import UserError
 
-FREE = {"run_dir", "resume", "data_dir"}  # settings that may differ when a run is resumed
+FREE = {
+    "run_dir",
+    "resume",
+    "data_dir",
+    "device_limit",
+}  # settings that may differ when a run is resumed
 GROWING = {"epochs", "steps"}  # and those that may only grow
 
 

@@ -60,6 +60,7 @@ def train(config: Config, dataset: data.Dataset, vae: VAE, directory: Path, stop
         prepare=data.preparer(dataset.binarisation, dataset.x_shape),
         weights=log.weights,
         state=state,
+        limit=config.run.device_limit * 2**30 or None,
     )
     stop.gentle = True
     with progress_bar(config, len(images), log.meta["step"]) as bar:

@@ -57,7 +57,7 @@ def header(
     device = jax.devices()[0]
     return "\n".join([
         f"data       {dataset.name}, {shape}: {sizes[0]:,} training, {sizes[1]:,} validation, "
-        f"{sizes[2]:,} test images; binarisation {config.data.binarisation}; {dataset.source}",
+        f"{sizes[2]:,} test images; binarisation {dataset.binarisation}; {dataset.source}",
         f"model      {m.network} {m.widths}, latent_dim {m.latent_dim}, {m.posterior} posterior, "
         f"{m.prior} prior, {m.likelihood} likelihood: {count:,} parameters",
         f"objective  {config.objective.objective}, beta {config.objective.beta:g}; {t.optimiser} "

@@ -6,16 +6,10 @@ files) and tfds/ (sets prepared by tensorflow-datasets).
 
 import gzip
 import hashlib
-import http.server
-import importlib.util
-import json
 import math
 import os
-import shutil
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import jax
@@ -24,7 +18,7 @@ import numpy as np
 import pytest
 from idx import idx_bytes, write_idx_set
 
-from vae_jax import data
+from vae_jax import data, draws, fetch
 from vae_jax.data import DataConfig, DataError, Split
 
 LEVELS = np.arange(256)
@@ -33,7 +27,7 @@ LEVELS = np.arange(256)
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch, tmp_path):
     """Neither the network nor the data folder of whoever runs the tests."""
-    monkeypatch.setattr(data, "_reachable", lambda url, seconds=3.0: False)
+    monkeypatch.setattr(fetch, "reachable", lambda url, seconds=3.0: False)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "default"))
 
 
@@ -69,7 +63,7 @@ def rows(split: Split) -> set[bytes]:
 
 def test_threshold_of_every_level_is_its_probability():
     """Counting the 2¹⁶ equally likely draws gives P(x=1) exactly."""
-    ones = np.array([np.sum(np.arange(2**16) < data._threshold16(int(v))) for v in LEVELS])
+    ones = np.array([np.sum(np.arange(2**16) < draws.threshold16(int(v))) for v in LEVELS])
     np.testing.assert_array_equal(ones, [round(v * 2**16 / 255) for v in LEVELS])
     assert ones[0] == 0 and ones[255] == 2**16
     assert np.abs(ones / 2**16 - LEVELS / 255).max() < 7.7e-6
@@ -94,7 +88,7 @@ def test_draws_have_the_mean_of_their_level(where):
     if where == "device":
         drawn = np.asarray(data.binarise("dynamic", jax.random.key(1), jnp.asarray(x)))
     else:
-        drawn = data._draw_once(x, 1, "test") / 255
+        drawn = draws.draw_once(x, 1, "test") / 255
     assert set(np.unique(drawn)) == {0, 1}
     p = LEVELS / 255
     assert np.all(np.abs(drawn.mean(0) - p) <= 5 * np.sqrt(p * (1 - p) / num))
@@ -175,7 +169,7 @@ def test_validation_is_split_off(folder, asked, got):
     assert dataset.valid.x.shape[1:] == dataset.x_shape == (8, 8, 1)
     assert not rows(dataset.train) & rows(dataset.valid)
     assert rows(dataset.train) | rows(dataset.valid) == rows(whole.train)
-    label = {x.tobytes(): y for x, y in zip(*whole.train, strict=True)}
+    label = {x.tobytes(): y for x, y in zip(*whole.train[:2], strict=True)}
     for split in (dataset.train, dataset.valid):
         assert [label[x.tobytes()] for x in split.x] == list(split.y)
 
@@ -217,15 +211,15 @@ def test_fixed_draws_hang_on_data_seed_and_split_only(folder):
     c = load(folder, binarisation="dynamic", data_seed=1)
     assert not np.array_equal(a.test.x, c.test.x)
     grey = np.full((30, 8, 8, 1), 128, np.uint8)
-    draws = [data._draw_once(grey, 0, stream) for stream in ("train", "valid", "test")]
-    assert len({draw.tobytes() for draw in draws}) == 3
+    drawn = [draws.draw_once(grey, 0, stream) for stream in ("train", "valid", "test")]
+    assert len({draw.tobytes() for draw in drawn}) == 3
 
 
 def test_fixed_draw_of_an_image_is_the_same_among_any_number():
     x = np.random.default_rng(0).integers(0, 256, (5000, 3, 3, 1), dtype=np.uint8)
-    whole = data._draw_once(x, 3, "test")
+    whole = draws.draw_once(x, 3, "test")
     for num in (0, 1, 100, 4097):
-        np.testing.assert_array_equal(data._draw_once(x[:num], 3, "test"), whole[:num])
+        np.testing.assert_array_equal(draws.draw_once(x[:num], 3, "test"), whole[:num])
 
 
 def test_fixed_draws_never_change():
@@ -357,100 +351,6 @@ def test_a_data_dir_that_is_no_folder(tmp_path, dataset):
         one_line(error)
 
 
-def test_reachable_gives_up_in_time(monkeypatch):
-    monkeypatch.undo()
-    import requests
-
-    def hang(*args, **kwargs):
-        time.sleep(30)
-
-    start = time.monotonic()
-    monkeypatch.setattr(requests, "head", hang)
-    assert not data._reachable("http://example.invalid/", seconds=0.2)
-    assert time.monotonic() - start < 1
-    for status in (200, 403, 503):
-        answer = type("Answer", (), {"status_code": status})
-        monkeypatch.setattr(requests, "head", lambda *a, answer=answer, **k: answer)
-        assert data._reachable("http://example.invalid/") == (status == 200)
-
-
-def test_without_a_network_the_answer_comes_within_five_seconds(tmp_path, monkeypatch):
-    """The real attempt, through a proxy that nobody answers for: as without a network."""
-    monkeypatch.undo()
-    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    for variable in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-    start = time.monotonic()
-    with pytest.raises(DataError, match="cannot be reached"):
-        load(tmp_path, "mnist")
-    assert load(tmp_path, "auto").name == "digits"
-    assert time.monotonic() - start < 5
-
-
-def test_failed_download_is_one_line(tmp_path, monkeypatch):
-    import tensorflow_datasets as tfds
-
-    def fail(self, urls):
-        raise OSError("no space left\nsecond line")
-
-    monkeypatch.setattr(data, "_reachable", lambda url: True)
-    monkeypatch.setattr(tfds.download.DownloadManager, "download", fail)
-    with pytest.raises(DataError, match="no space left") as error:
-        load(tmp_path, "mnist")
-    assert "second" not in one_line(error)
-    assert "no space left" in load(tmp_path, "auto").fallback
-
-
-@pytest.fixture
-def served(tmp_path, monkeypatch):
-    """A folder of original files on a web server of our own, which tensorflow-datasets will ask."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download.checksums import UrlInfo
-
-    monkeypatch.undo()
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    folder = tmp_path / "server"
-    write_idx_set(folder, 12, 5, seed=1, size=6)
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(folder))
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address, infos = f"http://127.0.0.1:{server.server_port}/", {}
-        for path in folder.iterdir():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            infos[address + path.name] = UrlInfo(path.stat().st_size, digest, path.name)
-        builder = type("Builder", (), {"url_infos": infos})
-        monkeypatch.setattr(tfds, "builder_cls", lambda name: builder)
-        yield folder
-        server.shutdown()
-
-
-def test_download_is_kept_for_the_next_time(served, tmp_path):
-    first = load(tmp_path, "mnist")
-    assert first.source == f"{tmp_path}, downloaded by tensorflow-datasets"
-    shutil.rmtree(served)
-    shutil.rmtree(tmp_path / "downloads")
-    again = load(tmp_path, "mnist")
-    assert again.source == f"{tmp_path / 'mnist'}, original files"
-    np.testing.assert_array_equal(first.train.x, again.train.x)
-
-
-def test_download_with_a_wrong_checksum_is_refused(served, tmp_path):
-    path = served / "t10k-labels-idx1-ubyte.gz"
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(DataError, match="wrong checksum") as error:
-        load(tmp_path, "mnist")
-    one_line(error)
-    assert not (tmp_path / "mnist").exists()
-
-
 # The user's own arrays ----------------------------------------------------------------------------
 
 
@@ -466,7 +366,7 @@ def test_from_arrays_takes_what_it_should():
     b = data.from_arrays(grey > 100, grey > 100)
     np.testing.assert_array_equal(b.train.x[..., 0], 255 * (grey > 100))
     assert a.valid.x.shape == (0, 5, 4, 1) and b.train.y.shape == b.test.y.shape == (0,)
-    colour = data.from_arrays(np.zeros((20, 5, 4, 3)))
+    colour = data.from_arrays(np.eye(60).reshape(60, 5, 4, 3))
     assert colour.x_shape == (5, 4, 3)
 
 
@@ -481,7 +381,7 @@ def test_from_arrays_holds_out_a_tenth():
         np.testing.assert_array_equal(split.x.ravel(), split.y)
     np.testing.assert_array_equal(a.test.x, b.test.x)
     assert not np.array_equal(a.test.x, c.test.x)
-    assert len(data.from_arrays(x[:2]).test.x) == 1
+    assert len(data.from_arrays(x[:3]).test.x) == 1
     drawn = data.from_arrays(x, binarisation="dynamic")
     assert set(np.unique(drawn.test.x)) <= {0, 255} and len(np.unique(drawn.train.x)) > 2
 
@@ -537,6 +437,30 @@ def test_config_rejects_in_one_line(wrong):
     assert "\n" not in str(error.value)
 
 
+# Rows and batches --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 4, 2), (5, 3, 4, 1), (1, 1, 1, 1)])
+def test_flat_images_are_rows_and_become_images_again(shape):
+    x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    rows = data.flat(x)
+    assert rows.shape == (shape[0], math.prod(shape[1:])) and np.shares_memory(rows, x)
+    batch = jax.jit(data.preparer("none", shape[1:]))(jax.random.key(0), jnp.asarray(rows))
+    np.testing.assert_allclose(batch.x, x / 255, rtol=2e-7)
+    assert batch.condition.shape == (shape[0], 0)
+
+
+@pytest.mark.parametrize("binarisation", data.BINARISATIONS)
+def test_preparer_binarises_with_its_key(binarisation):
+    rows = jnp.full((3, 200), 100, jnp.uint8)
+    prepare = data.preparer(binarisation, (10, 20, 1))
+    a, b, c = (prepare(jax.random.key(seed), rows).x for seed in (0, 0, 1))
+    want = data.binarise(binarisation, jax.random.key(0), rows)
+    np.testing.assert_array_equal(a.reshape(3, 200), want)
+    np.testing.assert_array_equal(a, b)
+    assert np.array_equal(a, c) == (binarisation != "dynamic")
+
+
 # The real files -----------------------------------------------------------------------------------
 
 
@@ -550,122 +474,3 @@ def test_real_files(name, mean):
     counts = np.bincount(dataset.test.y, minlength=10)
     tens = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     np.testing.assert_array_equal(counts, tens if name == "mnist" else [1000] * 10)
-
-
-def seed_cache(name: str, originals: Path, data_dir: Path) -> list[Path]:
-    """Puts the original files where tensorflow-datasets would have kept its downloads."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import resource
-
-    paths = []
-    for url, info in tfds.builder_cls(name).url_infos.items():
-        path = data_dir / "downloads" / name / resource.get_dl_fname(url, info.checksum)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(originals / info.filename, path)
-        paths.append(path)
-    return paths
-
-
-def test_download_cache_is_used_without_a_network(tmp_path, capfd):
-    originals = real("mnist")
-    seed_cache("mnist", originals, tmp_path)
-    (tmp_path / "mnist").mkdir()  # as a copy that was interrupted would leave it
-    shutil.copy(originals / "train-labels-idx1-ubyte.gz", tmp_path / "mnist")
-    dataset = load(tmp_path, "auto")
-    assert dataset.name == "mnist" and not dataset.fallback
-    assert "downloaded by tensorflow-datasets" in dataset.source
-    names = sorted(path.name for path in (tmp_path / "mnist").iterdir())
-    assert names == sorted(path.name for path in originals.iterdir())
-    shutil.rmtree(tmp_path / "downloads")
-    again = load(tmp_path, "mnist")
-    assert "original files" in again.source
-    for split in range(2, 5):
-        np.testing.assert_array_equal(dataset[split].x, again[split].x)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_download_cache_serves_where_nothing_can_be_copied(tmp_path, monkeypatch):
-    originals = real("mnist")
-    for path in seed_cache("mnist", originals, tmp_path)[:2]:  # as older versions laid them out
-        path.rename(tmp_path / "downloads" / path.name)
-    monkeypatch.setattr(shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
-    dataset = load(tmp_path, "mnist")
-    np.testing.assert_array_equal(dataset.test.x, load(originals, "mnist").test.x)
-    assert not list((tmp_path / "mnist").iterdir())
-
-
-def test_damaged_download_is_an_error_that_names_it(tmp_path):
-    damaged = seed_cache("mnist", real("mnist"), tmp_path)[0]
-    damaged.write_bytes(damaged.read_bytes()[:-1])
-    with pytest.raises(DataError, match="is damaged") as error:
-        load(tmp_path, "auto")
-    assert str(damaged) in one_line(error)
-
-
-def copy_prepared(prepared: Path, folder: Path, sizes: dict[str, int]) -> None:
-    """The first images of a set prepared by tensorflow-datasets, as another such set."""
-    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-
-    folder.mkdir(parents=True)
-    info = json.loads((prepared / "dataset_info.json").read_text())
-    for split in info["splits"]:
-        size = sizes[split["name"]]
-        split["shardLengths"] = [str(size)]
-        file = f"mnist-{split['name']}.array_record-00000-of-00001"
-        reader = ArrayRecordReader(str(prepared / file))
-        writer = ArrayRecordWriter(str(folder / file), "group_size:1")
-        for record in reader.read(0, size):
-            writer.write(record)
-        writer.close()
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    shutil.copy(prepared / "features.json", folder)
-
-
-@pytest.fixture
-def prepared(tmp_path):
-    """A data folder with a small set prepared by tensorflow-datasets, and where the set is."""
-    whole = real("tfds") / "mnist" / "3.0.1"
-    if not importlib.util.find_spec("array_record"):
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("needs array_record")
-    folder = tmp_path / "prepared" / "mnist" / "3.0.1"
-    copy_prepared(whole, folder, {"train": 60, "test": 25})
-    return folder
-
-
-def test_prepared_set_holds_the_original_images(prepared, capfd):
-    dataset = load(prepared.parents[1], validation_size=0)
-    assert dataset.source == f"{prepared}, prepared by tensorflow-datasets"
-    assert "tensorflow" not in sys.modules and capfd.readouterr() == ("", "")
-    original = load(real("mnist"), validation_size=0)
-    for got, want, size in ((dataset.train, original.train, 60), (dataset.test, original.test, 25)):
-        assert got.x.shape == (size, 28, 28, 1) and got.x.dtype == np.uint8
-        label = {x.tobytes(): y for x, y in zip(*want, strict=True)}
-        assert [label[x.tobytes()] for x in got.x] == list(got.y) and got.y.dtype == np.int32
-
-
-def test_newest_prepared_set_that_can_be_read_is_taken(prepared):
-    older = prepared.with_name("3.0.9")
-    shutil.copytree(prepared, older)
-    prepared.rename(prepared.with_name("3.0.10"))
-    assert "3.0.10" in load(prepared.parents[1]).source
-    info = prepared.with_name("3.0.10") / "dataset_info.json"
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))  # needs TensorFlow
-    (prepared.with_name("3.0.11.incompleteABC")).mkdir()
-    assert "3.0.9" in load(prepared.parents[1]).source
-    shutil.rmtree(older)
-    with pytest.raises(DataError, match="cannot be reached"):
-        load(prepared.parents[1])
-
-
-@pytest.mark.parametrize("kind", ["lost shard", "cut shard", "lost info", "no json"])
-def test_damaged_prepared_set_is_an_error_that_names_it(prepared, kind):
-    shard, info = next(prepared.glob("*test*")), prepared / "dataset_info.json"
-    if kind == "cut shard":
-        shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-    elif kind == "no json":
-        info.write_text("{")
-    else:
-        (shard if kind == "lost shard" else info).unlink()
-    with pytest.raises(DataError, match="cannot be read") as error:
-        load(prepared.parents[1], "auto")
-    assert str(prepared) in one_line(error)

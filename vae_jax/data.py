@@ -13,51 +13,41 @@ What is drawn once hangs on `data_seed` alone, never on the training seed, and i
 255: `binarise` leaves those values as they are, whatever the name, so every split may go through
 it. Drawing from the grey levels: Salakhutdinov & Murray (ICML 2008); anew at each use: Burda,
 Grosse & Salakhutdinov (ICLR 2016). "static" is not Larochelle's file of fixed draws (AISTATS
-2011): likelihoods on the two are close, but belong in different tables.
+2011), which is the data set `binarized_mnist`: likelihoods on the two are close, but belong in
+different tables.
 """
 
-import contextlib
+import argparse
 import dataclasses
-import functools
-import gzip
-import hashlib
-import importlib.util
-import json
 import math
 import os
-import re
-import shutil
-import threading
-import uuid
-import zlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from vae_jax import sources
+from vae_jax.draws import draw_once, hold_out, threshold16
+from vae_jax.fetch import UnavailableError
+from vae_jax.formats import DataError, Split
 from vae_jax.settings import UserError, setting, validate
+from vae_jax.sources import DATASETS, Table
 from vae_jax.types import Batch, Key, unconditional
 
 BINARISATIONS = ("dynamic", "static", "threshold", "none")
 
 
-class Split(NamedTuple):
-    """Images x, uint8 [n, height, width, channels]; labels y, int32 [n], or [0] without any."""
-
-    x: np.ndarray
-    y: np.ndarray
-
-
 class Dataset(NamedTuple):
     """Three splits on the host (`valid` may hold no images), and where they came from.
 
-    binarisation: what `binarise` has to do with the training images. fallback: why this is not the
-    data set one would expect; "" where it is.
+    binarisation: what `binarise` has to do with the training images; "none" where they are binary
+    as they are. fallback: why this is not the data set one would expect; "" where it is. factors:
+    (name, number of values) of the columns of each split's `factors`; () where none are known.
     """
 
     name: str
@@ -67,20 +57,13 @@ class Dataset(NamedTuple):
     test: Split
     binarisation: str = "none"
     fallback: str = ""
+    factors: tuple[tuple[str, int], ...] = ()
 
     @property
     def x_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one image."""
         height, width, channels = self.train.x.shape[1:]
         return height, width, channels
-
-
-class DataError(UserError):
-    """One line: what is wrong with the data, and what would be right."""
-
-
-class _UnavailableError(DataError):
-    """Nothing is wrong, but the data set is not here and cannot be fetched."""
 
 
 # On the device ------------------------------------------------------------------------------------
@@ -93,7 +76,7 @@ def binarise(name: str, key: Key, x: UInt8[Array, "batch *shape"]) -> Float[Arra
     7.7e-6, and exactly 0 at v = 0 and 1 at v = 255. "static" expects images drawn by `load`.
     """
     if name == "dynamic":
-        return (_uniform16(key, x.shape) < _threshold16(x.astype(jnp.int32))).astype(jnp.float32)
+        return (_uniform16(key, x.shape) < threshold16(x.astype(jnp.int32))).astype(jnp.float32)
     if name == "threshold":
         return (x >= 128).astype(jnp.float32)
     if name in BINARISATIONS:
@@ -138,75 +121,74 @@ def _uniform16(key: Key, shape: tuple[int, ...]) -> Int[Array, "..."]:
     return halves[:, :size].reshape(shape).astype(jnp.int32)
 
 
-def _threshold16(v: Any) -> Any:
-    """round(v·2¹⁶/255) for v = 0, …, 255 in whole numbers, since 2¹⁶ = 257·255 + 1."""
-    return 257 * v + (v >> 7)
-
-
-# Draws made once, on the host ---------------------------------------------------------------------
-
-_STREAMS = ("train", "valid", "test", "validation images", "test images")  # each independent
-
-
-def _generator(data_seed: int, stream: str) -> np.random.PCG64:
-    """Its raw words are the same in every version of NumPy; `Generator`'s draws need not be."""
-    return np.random.PCG64([data_seed, _STREAMS.index(stream)])
-
-
-def _permutation(data_seed: int, stream: str, size: int) -> np.ndarray:
-    return np.argsort(_generator(data_seed, stream).random_raw(size), kind="stable")
-
-
-def _draw_once(x: np.ndarray, data_seed: int, stream: str) -> np.ndarray:
-    """Bernoulli(v/255) pixels as 0 and 255; P(x=1) as in `binarise`."""
-    size, generator = math.prod(x.shape[1:]), _generator(data_seed, stream)
-    words = -(-size // 4)  # per image, so that image i has the same draw among any number of them
-    thresholds, drawn = _threshold16(np.arange(256)).astype(np.int32), np.empty_like(x)
-    for start in range(0, len(x), 4096):  # blocks bound the memory
-        v = x[start : start + 4096]
-        u = generator.random_raw(len(v) * words).view(np.uint16).reshape(len(v), 4 * words)
-        drawn[start : start + 4096] = 255 * (u[:, :size].reshape(v.shape) < thresholds[v])
-    return drawn
+# Splits and fixed draws ---------------------------------------------------------------------------
 
 
 def _fixed(split: Split, binarisation: str, data_seed: int, stream: str) -> Split:
     """The split with all of its binarisation that is not left to the training step."""
     if binarisation == "static" or (binarisation == "dynamic" and stream != "train"):
-        return split._replace(x=_draw_once(split.x, data_seed, stream))
+        return split._replace(x=draw_once(split.x, data_seed, stream))
     if binarisation == "threshold":
         return split._replace(x=np.where(split.x >= 128, np.uint8(255), np.uint8(0)))
     return split
 
 
-def _select(split: Split, indices: np.ndarray) -> Split:
-    return Split(split.x[indices], split.y[indices] if len(split.y) else split.y)
+def _blockwise(test: Callable[[np.ndarray], Any], x: np.ndarray) -> bool:
+    """Whether every block of images passes; the first that does not ends it."""
+    return all(test(x[start : start + 1024]) for start in range(0, len(x), 1024))
 
 
-def _unsplit(name: str, source: str, train: Split, test: Split) -> Dataset:
-    """A data set before its validation images are held out."""
-    if train.x.shape[1:] != test.x.shape[1:]:
-        shapes = f"{list(train.x.shape[1:])} and {list(test.x.shape[1:])}"
-        raise DataError(f"{source}: training and test images have different shapes, {shapes}")
-    return Dataset(name, source, train, _select(train, np.arange(0)), test)
+def _finish(table: Table, config: "DataConfig") -> Dataset:
+    """Holds out what the files do not, then draws what is drawn once."""
+    table = _with_test(table, config.data_seed)
+    train, valid = _with_valid(table, config.validation_size, config.data_seed)
+    splits = {"train": train, "valid": valid, "test": table.test}
+    _check(splits, table.source)
+    source, binarisation = table.source, config.binarisation
+    if len(train.y) and (train.y == train.y[0]).all():
+        source += "; all labels are the same"
+    if binarisation == "dynamic" and _blockwise(lambda x: ((x == 0) | (x == 255)).all(), train.x):
+        binarisation = "none"
+    for which, split in splits.items():
+        splits[which] = _fixed(split, config.binarisation, config.data_seed, which)
+    return Dataset(table.name, source, **splits, binarisation=binarisation, factors=table.factors)
 
 
-def _finish(dataset: Dataset, validation_size: int, binarisation: str, data_seed: int) -> Dataset:
-    """Holds the validation images out of the training ones, then draws what is drawn once."""
-    num_images = len(dataset.train.x)
-    order = _permutation(data_seed, "validation images", num_images)
-    size = min(validation_size, num_images // 10)
-    train = _select(dataset.train, np.sort(order[size:])) if size else dataset.train
-    valid = _select(dataset.train, order[:size])  # a smaller validation set is part of a larger
-    fixed = functools.partial(_fixed, binarisation=binarisation, data_seed=data_seed)
-    return dataset._replace(
-        train=fixed(train, stream="train"),
-        valid=fixed(valid, stream="valid"),
-        test=fixed(dataset.test, stream="test"),
-        binarisation=binarisation,
-    )
+def _check(splits: dict[str, Split], source: str) -> None:
+    """Raises DataError on images of different shapes and on images that are all the same."""
+    train = splits["train"].x
+    for which, (x, *_) in splits.items():
+        if x.shape[1:] != train.shape[1:]:
+            shapes = f"{list(train.shape[1:])} and {list(x.shape[1:])}"
+            raise DataError(
+                f"{source}: training and {which} images have different shapes, {shapes}"
+            )
+    if _blockwise(lambda x: (x == train[:1]).all(), train):
+        same = f"{len(train):,} training image(s), all of them the same"
+        raise DataError(f"{source}: there is nothing to learn from {same}")
 
 
-# A user's own arrays ------------------------------------------------------------------------------
+def _with_test(table: Table, data_seed: int) -> Table:
+    """The table with a test split, a tenth of the training images where the files have none."""
+    if table.test is not None:
+        return table
+    if len(table.train.x) < 2:
+        raise DataError(f"{table.source} must hold at least 2 images where there is no test split")
+    size = len(table.train.x) // 10 or 1
+    train, test = hold_out(table.train, size, data_seed, "test images")
+    held = f"no test split, so {size:,} images drawn with data_seed {data_seed} are held out"
+    return table._replace(source=f"{table.source}; {held}", train=train, test=test)
+
+
+def _with_valid(table: Table, validation_size: int, data_seed: int) -> tuple[Split, Split]:
+    """Training and validation images: the files' own, or drawn from the training images."""
+    if table.valid is not None:
+        nothing = Split(table.valid.x[:0])
+        if validation_size:
+            return table.train, table.valid
+        return Split(*map(np.concatenate, zip(table.train, table.valid, strict=True))), nothing
+    size = min(validation_size, len(table.train.x) // 10)
+    return hold_out(table.train, size, data_seed, "validation images")
 
 
 def from_arrays(
@@ -227,249 +209,14 @@ def from_arrays(
     `data_seed`, is held out as the test set. The other settings are those of `DataConfig`. Raises
     DataError on images and labels that are none of these.
     """
-    DataConfig(data_seed=data_seed, validation_size=validation_size, binarisation=binarisation)
-    if (y_test is not None) != (x_test is not None and y_train is not None):
-        raise DataError("y_test goes with x_test and y_train: give it with both, or not at all")
-    train = _as_split(x_train, y_train, "train")
-    if x_test is not None:
-        test = _as_split(x_test, y_test, "test")
-    elif len(train.x) > 1:
-        order, size = _permutation(data_seed, "test images", len(train.x)), len(train.x) // 10 or 1
-        train, test = _select(train, np.sort(order[size:])), _select(train, order[:size])
-    else:
-        raise DataError("x_train must hold at least 2 images where there is no x_test; got 1")
-    return _finish(_unsplit(name, "arrays", train, test), validation_size, binarisation, data_seed)
+    config = DataConfig(
+        data_seed=data_seed, validation_size=validation_size, binarisation=binarisation
+    )
+    given = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    return _finish(sources.arrays(name, "arrays", given), config)
 
 
-def _as_split(x: Any, y: Any, which: str) -> Split:
-    x = _as_images(_as_array(x, f"x_{which}"), f"x_{which}")
-    if y is None:
-        return Split(x, np.zeros(0, np.int32))
-    y = _as_array(y, f"y_{which}")
-    if y.shape != (len(x),):
-        raise DataError(f"y_{which} must hold {len(x)} labels, as many as x; got {list(y.shape)}")
-    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= 2**31:
-        raise DataError(f"y_{which} must be whole numbers from 0 to 2³¹−1; got dtype {y.dtype}")
-    return Split(x, y.astype(np.int32))
-
-
-def _as_array(values: Any, what: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{what} must be one array; {_line(error)}") from error
-
-
-def _as_images(x: np.ndarray, what: str) -> np.ndarray:
-    if x.ndim not in (3, 4) or x.size == 0:
-        wanted = "[n, height, width] or [n, height, width, channels], each at least 1"
-        raise DataError(f"{what} must be {wanted}; got shape {list(x.shape)}")
-    if x.dtype == bool:
-        x = 255 * x.astype(np.uint8)
-    elif np.issubdtype(x.dtype, np.floating):
-        if not (x.min() >= 0 and x.max() <= 1):  # NaN fails both
-            raise DataError(f"{what} must be in [0, 1] if floats; got {x.min():g} to {x.max():g}")
-        x = np.rint(255 * x.astype(np.float32)).astype(np.uint8)
-    elif x.dtype != np.uint8:
-        raise DataError(f"{what} must be uint8, bool or floats in [0, 1]; got dtype {x.dtype}")
-    elif x.max() == 1:  # would pass for images that are almost black
-        raise DataError(f"{what} is uint8 but holds only 0 and 1: give 0 and 255, or bool")
-    return x[..., None] if x.ndim == 3 else x
-
-
-# MNIST and its like -------------------------------------------------------------------------------
-
-_ORIGINALS = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
-
-
-def _mnist_like(name: str, data_dir: Path) -> Dataset:
-    """The four original files, a set prepared by tensorflow-datasets, or a download."""
-    folders = {folder: _find_originals(folder) for folder in (data_dir / name, data_dir)}
-    for folder, files in folders.items():
-        if len(files) == 4:
-            return _read_originals(name, files, f"{folder}, original files")
-    if prepared := _read_prepared(name, data_dir):
-        return prepared
-    try:
-        files = _download(name, data_dir)
-    except _UnavailableError as error:
-        for folder, files in folders.items():
-            if files:  # somebody's unfinished work: not to be passed over
-                have = f"{folder} has only {', '.join(path.name for path in files.values())}"
-                raise DataError(f"{have}; {error}") from error
-        raise
-    return _read_originals(name, files, f"{data_dir}, downloaded by tensorflow-datasets")
-
-
-def _find_originals(folder: Path) -> dict[str, Path]:
-    """The original files that are there, gzipped or not: name -> path."""
-    names = [name for pair in _ORIGINALS.values() for name in pair]
-    paths = ((name, folder / (name + end)) for name in names for end in (".gz", ""))
-    return {name: path for name, path in paths if path.is_file()}
-
-
-def _read_originals(name: str, files: dict[str, Path], source: str) -> Dataset:
-    splits = []
-    for images, labels in _ORIGINALS.values():
-        x, y = _read_idx(files[images], rank=3), _read_idx(files[labels], rank=1)
-        if len(x) != len(y):
-            raise DataError(f"{files[images]} has {len(x)} images, {files[labels]} {len(y)} labels")
-        splits.append(Split(x[..., None], y.astype(np.int32)))
-    return _unsplit(name, source, *splits)
-
-
-def _read_idx(path: Path, rank: int) -> np.ndarray:
-    """One file in LeCun's IDX format: magic number, sizes, uint8 values."""
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {_line(error)}") from error
-    start = 4 + 4 * rank
-    if raw[:4] != bytes([0, 0, 8, rank]) or len(raw) < start:
-        raise DataError(f"{path} is not an IDX file of uint8 values with {rank} dimension(s)")
-    shape = np.frombuffer(raw, ">u4", rank, offset=4).tolist()
-    if math.prod(shape) != len(raw) - start or 0 in shape:
-        raise DataError(f"{path} states shape {shape} and holds {len(raw) - start} values")
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
-
-
-def _read_prepared(name: str, data_dir: Path) -> Dataset | None:
-    """The newest set prepared as array_record, the one format that needs no TensorFlow.
-
-    Unpacking 70,000 PNG files takes seconds; they come in another order than in the originals.
-    """
-    found = [f for f in (data_dir / name).glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", f.name)]
-    for folder in sorted(found, key=lambda f: [int(n) for n in f.name.split(".")], reverse=True):
-        try:
-            info = json.loads((folder / "dataset_info.json").read_text())
-            if info["fileFormat"] != "array_record" or not importlib.util.find_spec("array_record"):
-                continue
-            with _quiet_tfds() as tfds:
-                builder = tfds.builder_from_directory(str(folder))
-                sources = [builder.as_data_source(split) for split in ("train", "test")]
-                rows = [source.__getitems__(range(len(source))) for source in sources]
-            x = [np.stack([row["image"] for row in split]) for split in rows]
-            y = [np.array([row["label"] for row in split], np.int32) for split in rows]
-        except Exception as error:  # whatever tensorflow-datasets and its readers raise
-            raise DataError(f"{folder} cannot be read: {_line(error)}") from error
-        source = f"{folder}, prepared by tensorflow-datasets"
-        return _unsplit(name, source, Split(x[0], y[0]), Split(x[1], y[1]))
-    return None
-
-
-def _download(name: str, data_dir: Path) -> dict[str, Path]:
-    """The original files, from tensorflow-datasets' cache of downloads; copied for the next time.
-
-    tensorflow-datasets knows the addresses and the checksums, and can fetch without TensorFlow.
-    """
-    with _quiet_tfds() as tfds:
-        infos = tfds.builder_cls(name).url_infos
-        paths = _cached(name, data_dir, infos) or _fetch(tfds, name, data_dir, infos)
-    files = {}
-    for (url, info), path in zip(infos.items(), paths, strict=True):
-        if hashlib.sha256(path.read_bytes()).hexdigest() != info.checksum:
-            raise DataError(f"{path} is damaged: delete it")
-        target = data_dir / name / url.rsplit("/", 1)[-1]
-        files[target.stem] = path
-        with contextlib.suppress(OSError):  # where nothing may be written the cache has to do
-            target.parent.mkdir(exist_ok=True)
-            unfinished = target.with_name(f".{uuid.uuid4().hex}")
-            shutil.copyfile(path, unfinished)
-            unfinished.replace(target)  # so that no other process sees half a file
-    return files
-
-
-def _cached(name: str, data_dir: Path, infos: Any) -> list[Path]:
-    """Where former downloads are, if all of them are there; older versions used one folder."""
-    from tensorflow_datasets.core.download import resource
-
-    folders, paths = (data_dir / "downloads" / name, data_dir / "downloads"), []
-    for url, info in infos.items():
-        file = resource.get_dl_fname(url, info.checksum)
-        paths += [folder / file for folder in folders if (folder / file).is_file()][:1]
-    return paths if len(paths) == len(infos) else []
-
-
-def _fetch(tfds: Any, name: str, data_dir: Path, infos: Any) -> list[Path]:
-    url = next(iter(infos))
-    if not _reachable(url):
-        raise _UnavailableError(
-            f"{name} is not in {data_dir} and {urlsplit(url).netloc} cannot be reached: give the "
-            "folder of its four original files with --data_dir, run once with a network, or use "
-            "--dataset=digits"
-        )
-    try:
-        manager = tfds.download.DownloadManager(
-            download_dir=data_dir / "downloads",
-            dataset_name=name,
-            url_infos=infos,
-            register_checksums=False,
-        )
-        return [Path(path) for path in manager.download(list(infos))]
-    except Exception as error:  # a full disc, a wrong checksum, a lost connection
-        message = f"{name} could not be downloaded to {data_dir}: {_line(error)}"
-        raise _UnavailableError(message) from error
-
-
-def _reachable(url: str, seconds: float = 3.0) -> bool:
-    """Whether the file can be had. Left alone, tensorflow-datasets retries for minutes."""
-    import requests
-
-    status = []
-
-    def ask():
-        with contextlib.suppress(Exception):
-            status.append(requests.head(url, timeout=seconds, allow_redirects=True).status_code)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)  # `timeout` alone does not cover a slow name server
-    return status == [200]
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[Any]:
-    """Imports tensorflow-datasets (a second) and keeps its warnings off the screen."""
-    from absl import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        import tensorflow_datasets as tfds
-
-        yield tfds
-    finally:
-        logging.set_verbosity(level)
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-# The registry -------------------------------------------------------------------------------------
-
-
-def _digits(data_dir: Path) -> Dataset:
-    """scikit-learn's 1,797 digits of 8 × 8: the same 297 are the test set for every seed."""
-    from sklearn.datasets import load_digits
-
-    values, labels = load_digits(return_X_y=True)  # 0 to 16
-    x = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    everything, order = Split(x, labels.astype(np.int32)), _permutation(0, "test images", len(x))
-    train, test = _select(everything, np.sort(order[297:])), _select(everything, order[:297])
-    return _unsplit("digits", "scikit-learn", train, test)
-
-
-# name -> function of the data folder; a new data set is one function and one line
-DATASETS: dict[str, Callable[[Path], Dataset]] = {
-    "mnist": functools.partial(_mnist_like, "mnist"),
-    "fashion_mnist": functools.partial(_mnist_like, "fashion_mnist"),
-    "digits": _digits,
-}
+# The settings -------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -478,18 +225,23 @@ class DataConfig:
 
     dataset: str = setting(
         "auto",
-        "the data set; auto: mnist, or digits where MNIST cannot be had, and says so",
-        choices=("auto", *DATASETS),
+        f"{', '.join(DATASETS)}; auto: mnist, or digits where MNIST cannot be had, and says "
+        "so; FILE.npz: your own x_train, and y_train, x_test, y_test if you have them; tfds:NAME: "
+        "any image data set of tensorflow-datasets",
+        parse=sources.known,
     )
     data_dir: str = setting(
         "",
         "folder of the original files or of what tensorflow-datasets has prepared; "
         "empty: $TFDS_DATA_DIR or ~/tensorflow_datasets",
     )
-    data_seed: int = setting(0, "seed of the validation split and the fixed draws", at_least=0)
+    data_seed: int = setting(
+        0, "seed of the images held out and of the fixed draws", at_least=0, below=2**63
+    )
     validation_size: int = setting(
         5000,
-        "held out of the training set, at most a tenth of it; 0 trains on everything",
+        "held out of the training set, at most a tenth of it; a data set's own validation split is "
+        "used whole instead; 0 trains on everything, the latter too",
         unit="images",
         at_least=0,
     )
@@ -499,7 +251,7 @@ class DataConfig:
         choices=BINARISATIONS,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         validate(self)
 
 
@@ -513,10 +265,53 @@ def load(config: DataConfig) -> Dataset:
     if config.data_dir and not data_dir.is_dir():
         raise DataError(f"data_dir must be a folder that exists; got {config.data_dir!r}")
     try:
-        dataset = DATASETS["mnist" if config.dataset == "auto" else config.dataset](data_dir)
-    except _UnavailableError as error:
+        dataset = "mnist" if config.dataset == "auto" else config.dataset
+        return _finish(sources.read(dataset, data_dir), config)
+    except UnavailableError as error:
         if config.dataset != "auto":
             raise
-        source = "scikit-learn, in place of MNIST"
-        dataset = _digits(data_dir)._replace(source=source, fallback=str(error))
-    return _finish(dataset, config.validation_size, config.binarisation, config.data_seed)
+        table = sources.digits(data_dir)._replace(source="scikit-learn, in place of MNIST")
+        return _finish(table, config)._replace(fallback=str(error))
+
+
+# The command line ---------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises where argparse would print a usage of its own."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help says more)")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m vae_jax.data NAME`: fetches and prepares a data set before it is needed."""
+    parser = _Parser("python -m vae_jax.data", description=main.__doc__, allow_abbrev=False)
+    parser.add_argument("name", help=f"{', '.join(DATASETS)}, FILE.npz or tfds:NAME")
+    parser.add_argument("--data_dir", default="", help="where to; made where it is not there")
+    try:
+        given = parser.parse_args(arguments)
+        config = DataConfig(given.name, given.data_dir, binarisation="none")
+        if given.name == "auto":
+            raise UserError("name must be one data set; got 'auto'")
+        if given.data_dir:
+            _make(Path(given.data_dir).expanduser())
+        dataset = load(config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    sizes = [f"{len(dataset[i].x):,} {dataset._fields[i]}" for i in (2, 3, 4)]
+    shape = "×".join(map(str, dataset.x_shape))
+    print(f"{dataset.name}, {shape}: {', '.join(sizes)} images; {dataset.source}")
+    return 0
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data_dir {folder} cannot be made: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

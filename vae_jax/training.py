@@ -5,6 +5,7 @@ Step t draws everything from `fold_in(key, t)`, and epoch e its order of the ima
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from vae_jax import streaming
 from vae_jax.data import epoch_order
 from vae_jax.model import VAE
 from vae_jax.schedules import LEARNING_RATES
@@ -216,30 +218,38 @@ def fit(
     weights: Callable[[Array], Any],
     state: TrainState | None = None,
     chunk: int = 1000,
+    limit: float | None = None,
 ) -> Iterator[Progress]:
     """Trains, from `state` or from the start, and yields after each compiled chunk of steps.
 
-    data: a pytree of arrays [n, ...], kept on the device; `prepare` makes batches of its rows.
+    data: a pytree of arrays [n, ...]; `prepare` makes batches of its rows. Up to `limit` bytes, by
+    default half of the device's memory, it is kept there; above that it streams from the host, and
+    trains to the same weights (see `streaming`).
     A chunk ends with the epoch, with the training, and at every `chunk`-th step of an epoch.
     """
-    data = jax.tree.map(jnp.asarray, data)
     num_images = len(jax.tree.leaves(data)[0])
     per_epoch, total = length(config, num_images)
     keys = keys_from_seed(config.seed)
     state = initial_state(vae, config, num_images) if state is None else state
     step = make_step(vae, objective, make_optimiser(config, total), weights, config.ema)
     run = make_run(step, prepare)
-    order_of = jax.jit(epoch_order, static_argnums=(2, 3))
+    permuted = jax.jit(epoch_order, static_argnums=(2, 3))
 
-    at, order = int(state.step), None
-    while at < total:
-        epoch, first = divmod(at, per_epoch)
-        if order is None or first == 0:
-            order = order_of(keys.order, epoch, num_images, config.batch_size)
-        count = min(chunk - first % chunk, per_epoch - first, total - at)
-        state, metrics = run(state, keys.steps, data, order, first, count)
-        metrics = {name: float(value) for name, value in metrics.items()}
-        at, before = int(state.step), at
-        yield Progress(state, at, per_epoch, total, at - before, metrics)
-        if not np.isfinite(metrics["loss"]):
+    def order(epoch: int) -> Array:
+        return permuted(keys.order, epoch, num_images, config.batch_size)
+
+    at = start = int(state.step)
+    cut = functools.partial(streaming.pieces, at, total, per_epoch, chunk)
+    steps = streaming.steps_per_block(data, config.batch_size, limit, min(chunk, per_epoch))
+    for piece, inputs in streaming.feed(data, order, cut, steps):
+        state, new = run(state, keys.steps, *inputs)
+        before, at = at, int(state.step)
+        old = metrics if before > start else dict.fromkeys(new, 0.0)  # of this chunk so far
+        share = (at - before) / (at - start)
+        metrics = {name: old[name] + (float(new[name]) - old[name]) * share for name in new}
+        finite = np.isfinite(metrics["loss"])
+        if piece.ends or not finite:
+            yield Progress(state, at, per_epoch, total, at - start, metrics)
+            start = at
+        if not finite:
             return

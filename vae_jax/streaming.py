@@ -1,0 +1,115 @@
+"""From images to what the compiled steps are given: kept on the device, or streamed from the host.
+
+A training is cut into pieces of an epoch. Where the images fit on the device each piece is handed
+all of them and the epoch's order. Where they do not, a thread gathers the rows of the next piece
+on the host and sends them off while the device is busy with this one: the batches are the same.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+BLOCK = 2**26  # bytes streamed at a time: long enough to hide the return to Python
+T = TypeVar("T")
+
+
+class Piece(NamedTuple):
+    """Some steps of an epoch, and whether a chunk ends with them."""
+
+    epoch: int
+    first: int
+    count: int
+    ends: bool
+
+
+Inputs = tuple[Any, Any, int, int]  # data, order, first, count: see `training.make_run`
+OrderOf = Callable[[int], Any]  # epoch -> int [steps, batch]
+
+
+def pieces(at: int, total: int, per_epoch: int, chunk: int, longest: int) -> Iterator[Piece]:
+    """The steps `at` to `total`, cut where epochs and chunks end and at `longest` steps."""
+    while at < total:
+        epoch, first = divmod(at, per_epoch)
+        left = min(chunk - first % chunk, per_epoch - first, total - at)
+        count = min(left, longest)
+        yield Piece(epoch, first, count, count == left)
+        at += count
+
+
+def default_limit() -> float:
+    """Half of the device's memory, in bytes; on a CPU there is nothing to gain by streaming."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit", math.inf) / 2
+
+
+def steps_per_block(data: Any, batch_size: int, limit: float | None, longest: int) -> int:
+    """How many steps' images, at most `longest`, are streamed at a time; 0 where `data` is within
+    `limit` bytes and none need be. Two blocks are on the device at once: in use, and arriving.
+    """
+    limit = default_limit() if limit is None else limit
+    leaves = jax.tree.leaves(data)
+    if sum(a.nbytes for a in leaves) <= limit:
+        return 0
+    step = batch_size * sum(a.nbytes // len(a) for a in leaves)
+    return max(1, min(longest, int(min(BLOCK, limit / 2)) // step))
+
+
+def feed(
+    data: Any, order_of: OrderOf, cut: Callable[[int], Iterator[Piece]], steps: int
+) -> Iterator[tuple[Piece, Inputs]]:
+    """What `training.make_run` is given for each piece; streamed `steps` at a time unless 0."""
+    if steps:
+        return prefetched(streamed(data, order_of, cut(steps), steps))
+    return resident(data, order_of, cut(sys.maxsize))
+
+
+def resident(data: Any, order_of: OrderOf, todo: Iterator[Piece]) -> Iterator[tuple[Piece, Inputs]]:
+    """Each piece with all of the data, on the device."""
+    data, epoch, order = jax.tree.map(jnp.asarray, data), None, None
+    for piece in todo:
+        if piece.epoch != epoch:
+            epoch, order = piece.epoch, order_of(piece.epoch)
+        yield piece, (data, order, piece.first, piece.count)
+
+
+def streamed(
+    data: Any, order_of: OrderOf, todo: Iterator[Piece], steps: int
+) -> Iterator[tuple[Piece, Inputs]]:
+    """Each piece, at most `steps` long, with the rows that it needs in the order it needs them."""
+    data, epoch, order = jax.tree.map(np.asarray, data), None, np.zeros((0, 0), int)
+    for piece in todo:
+        if piece.epoch != epoch:
+            epoch, order = piece.epoch, np.asarray(order_of(piece.epoch))
+        rows = order[piece.first : piece.first + piece.count].ravel()
+        size = steps * order.shape[1]
+        block = jax.tree.map(lambda a: jax.device_put(_take(a, rows, size)), data)
+        inside = np.arange(size, dtype=np.int32).reshape(steps, -1)
+        yield piece, (block, inside, 0, piece.count)
+
+
+def _take(a: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    """Rows of an array, in a new one of always the same size: a shorter piece compiles nothing.
+
+    A new one each time, since a CPU's device may use it where it is.
+    """
+    block = np.empty((size, *a.shape[1:]), a.dtype)
+    np.take(a, rows, axis=0, out=block[: len(rows)], mode="clip")  # "raise" would copy it once more
+    return block
+
+
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a thread while the one before it is in use."""
+    pool, end = ThreadPoolExecutor(1), object()
+    try:
+        waiting = pool.submit(next, items, end)
+        while (item := waiting.result()) is not end:
+            waiting = pool.submit(next, items, end)
+            yield item
+    finally:
+        pool.shutdown(wait=False)  # an item under way is finished and dropped
