@@ -135,13 +135,13 @@ def _from_bin(y: Array) -> Array:
 class DiscretizedLogistic:
     """The 256 levels under mixtures of k logistic densities (Salimans et al. 2017, eq. 2).
 
-        P(v) = Σ_k w_k [σ((v + ½ − 255 m_k)/(255 s_k)) − σ((v − ½ − 255 m_k)/(255 s_k))]
+        P(v) = Σ_k w_k [σ((v + ½ − 255 μ_k)/(255 s_k)) − σ((v − ½ − 255 μ_k)/(255 s_k))]
 
     with the first σ replaced by 1 at v = 255 and the second by 0 at v = 0: the bins cover the line,
-    so the probabilities sum to one exactly. mean and log_scale: [..., channels, k], in units where
-    white is 1; log_weights: [..., k], up to a constant. The channels of a pixel share one choice
-    of k, as in the paper; given it they are independent (the paper adds a linear dependence).
-    `log_prob` rounds x to the nearest level.
+    so the probabilities sum to one exactly. location and log_scale: [..., channels, k], in units
+    where white is 1; log_weights: [..., k], up to a constant. The channels of a pixel share one
+    choice of k, as in the paper; given it they are independent (the paper adds a linear
+    dependence). `log_prob` rounds x to the nearest level.
     """
 
     location: Float[Array, "*event k"]
@@ -153,7 +153,7 @@ class DiscretizedLogistic:
         """E[v]/255 = Σ_{v≥1} P(V ≥ v)/255: not the logistics' mean, as the end bins are open."""
 
         def add(v: Array, total: Array) -> Array:
-            return total + jax.nn.sigmoid(self._whiten(v - 0.5, below=True))
+            return total + jax.nn.sigmoid(-_whiten(v - 0.5, self.location, self.log_scale))
 
         total = jax.lax.fori_loop(1, LEVELS, add, jnp.zeros_like(self.location))
         weights = jax.nn.softmax(self.log_weights)[..., None, :]
@@ -165,7 +165,8 @@ class DiscretizedLogistic:
         log_weights = jax.nn.log_softmax(self.log_weights)[..., None, :]
 
         def better(v: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-            log_p = jax.nn.logsumexp(log_weights + self._log_masses(v), axis=-1)
+            log_p = _log_mass(v, self.location, self.log_scale)
+            log_p = jax.nn.logsumexp(log_weights + log_p, axis=-1)
             return jnp.maximum(log_p, best[0]), jnp.where(log_p > best[0], v / TOP, best[1])
 
         shape, dtype = self.location.shape[:-1], self.location.dtype
@@ -182,32 +183,36 @@ class DiscretizedLogistic:
         return jnp.clip(jnp.round(TOP * (location + jnp.exp(log_scale) * noise)), 0, TOP) / TOP
 
     def log_prob(self, x: Array) -> Scalar:
-        v = jnp.round(TOP * event(x, self.location.shape[:-1]))[..., None]
-        of_pixel = jnp.sum(self._log_masses(v), axis=-2)
-        return jnp.sum(jax.nn.logsumexp(jax.nn.log_softmax(self.log_weights) + of_pixel, axis=-1))
+        shape = self.location.shape
+        v = jnp.broadcast_to(jnp.round(TOP * event(x, shape[:-1]))[..., None], shape)
+        log_p = _log_mass(*map(jnp.ravel, (v, self.location, self.log_scale)))  # flat: see Normal
+        log_p = jax.nn.log_softmax(self.log_weights) + jnp.sum(log_p.reshape(shape), axis=-2)
+        return jnp.sum(jax.nn.logsumexp(log_p, axis=-1))
 
     def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
         x = self.sample(key)
         return x, self.log_prob(x)
 
-    def _whiten(self, edge: Array, below: bool = False) -> Array:
-        """(edge − m)/s of an edge between levels, [..., channels, k]; its negative if `below`."""
-        whitened = (edge / TOP - self.location) * jnp.exp(-self.log_scale)
-        return -whitened if below else whitened
 
-    def _log_masses(self, v: Array) -> Array:
-        """Each logistic's log P(v), [..., channels, k].
+def _log_mass(v: Array, location: Array, log_scale: Array) -> Array:
+    """log P(v) of one logistic, elementwise.
 
-        σ(b) − σ(a) = σ(b) σ(−a) (1 − e^−(b−a)) has no differences of nearly equal numbers, and the
-        bin's width b − a = 1/(255 s) does not depend on x.
-        """
-        log_width = -self.log_scale - np.log(TOP)
-        tiny = log_width < -7  # 1 − e^−w = w − w²/2 + …, and w itself may underflow
-        width = jnp.exp(jnp.where(tiny, 0.0, log_width))
-        log_inner = jnp.where(tiny, log_width - jnp.exp(log_width) / 2, jnp.log(-jnp.expm1(-width)))
-        log_p = jnp.where(v < TOP, jax.nn.log_sigmoid(self._whiten(v + 0.5)), 0.0)
-        log_p += jnp.where(v > 0, jax.nn.log_sigmoid(self._whiten(v - 0.5, below=True)), 0.0)
-        return log_p + jnp.where((v > 0) & (v < TOP), log_inner, 0.0)
+    σ(b) − σ(a) = σ(b) σ(−a) (1 − e^−(b−a)) has no differences of nearly equal numbers, and the
+    bin's width b − a = 1/(255 s) does not depend on v.
+    """
+    log_width = -log_scale - np.log(TOP)
+    tiny = log_width < -7  # there w itself may underflow; log(1 − e^−w) = log w − w/2 + w²/24 − …
+    width, small = (jnp.exp(jnp.where(tiny == t, log_width, 0.0)) for t in (False, True))
+    series = log_width - small / 2 + small**2 / 24
+    log_inner = jnp.where(tiny, series, jnp.log(-jnp.expm1(-width)))
+    below, above = (_whiten(v + edge, location, log_scale) for edge in (-0.5, 0.5))
+    log_p = jnp.where(v < TOP, jax.nn.log_sigmoid(above), 0.0)
+    log_p += jnp.where(v > 0, jax.nn.log_sigmoid(-below), 0.0)
+    return log_p + jnp.where((v > 0) & (v < TOP), log_inner, 0.0)
+
+
+def _whiten(edge: Array, location: Array, log_scale: Array) -> Array:
+    return (edge / TOP - location) * jnp.exp(-log_scale)
 
 
 @distribution
@@ -221,8 +226,7 @@ class Categorical:
 
     @property
     def mean(self) -> Array:
-        levels = jnp.arange(LEVELS, dtype=self.logits.dtype) / TOP
-        return jnp.sum(jax.nn.softmax(self.logits) * levels, axis=-1)
+        return jnp.sum(jax.nn.softmax(self.logits) * jnp.arange(LEVELS) / TOP, axis=-1)
 
     @property
     def mode(self) -> Array:
