@@ -403,6 +403,18 @@ def test_bernoulli_is_exact_at_any_logit(logit, x):
     np.testing.assert_allclose(slope.logits, x - (logit > 0), atol=1e-6)
 
 
+@pytest.mark.parametrize("x", [0.0, 0.3, 1.0])
+def test_bernoulli_gradient_where_nets_start(x):
+    """x − σ(0) at logits of exactly 0, where |l| and max(l, 0) have no derivative."""
+    _, slope = value_and_gradient(Bernoulli(np.zeros(1)), np.asarray([x]))
+    np.testing.assert_allclose(slope.logits, [x - 0.5], atol=1e-7)
+
+
+def test_laplace_does_not_pull_a_mean_that_is_right():
+    _, slope = value_and_gradient(Laplace(np.zeros(1), np.zeros(1)), np.zeros(1))
+    np.testing.assert_array_equal(slope.mean, [0.0])
+
+
 @pytest.mark.parametrize("mean", [-1e4, 0.0, 1e4])
 @pytest.mark.parametrize("log_scale", [-9.0, 0.0, 40.0])
 @pytest.mark.parametrize("name", ["normal", "laplace", "student_t"])
