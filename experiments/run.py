@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from experiments import config as configuration
@@ -20,15 +19,15 @@ from experiments import directory as directories
 from experiments import figures
 from experiments.config import Config
 from experiments.loop import Stop, train
-from vae_jax import data, evaluation, files, model, runs, training
-from vae_jax.likelihoods import DISCRETE
+from vae_jax import data, evaluation, files, likelihoods, model, runs, training
 from vae_jax.types import unconditional
 
 
 def main(config: Config) -> int:
     dataset = data.load(config.data)
-    if dataset.fallback:
-        print(f"note       {dataset.fallback}")
+    misfit = likelihoods.misfit(config.model.likelihood, dataset.train.x, dataset.binarisation)
+    for note in filter(None, (dataset.fallback, misfit)):
+        print(f"note       {note}")
     steps_per_epoch, total = training.length(config.training, len(dataset.train.x))
     vae = model.build(config.model, dataset.x_shape)
     directory = Path(config.run.run_dir or directories.default(config, dataset))
@@ -92,7 +91,7 @@ def summarise(
     nll = evaluation.nll(estimate)
     last = history[-1]
     images = last["step"] * config.training.batch_size
-    discrete = config.model.likelihood in DISCRETE and bool(np.isin(test.x, (0, 255)).all())
+    discrete = likelihoods.is_probability(config.model.likelihood, dataset.test.x)
     return {
         "split": "test",
         "checkpoint": run.meta,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from vae_jax.distributions import kl
-from vae_jax.likelihoods import LIKELIHOODS
+from vae_jax.likelihoods import FLOOR, LIKELIHOODS, parse_scale
 from vae_jax.networks import ACTIVATIONS, NETWORKS, Net, Shape, parse_widths
 from vae_jax.posteriors import POSTERIORS, empty
 from vae_jax.priors import PRIORS
@@ -70,6 +70,19 @@ class ModelConfig:
     posterior: str = setting("diagonal", "family of q(z|x)", choices=POSTERIORS)
     prior: str = setting("standard", "family of p(z)", choices=PRIORS)
     likelihood: str = setting("bernoulli", "family of p(x|z)", choices=LIKELIHOODS)
+    likelihood_scale: str = setting(
+        "learned",
+        "gaussian, laplace: scale of the pixels, where white is 1: a number; learned, one for all "
+        "(at its best the root mean squared error, as in σ-VAE); per_pixel, by the decoder",
+        parse=parse_scale,
+    )
+    scale_floor: float = setting(
+        FLOOR,
+        "smallest scale that any likelihood can learn, where white is 1; about one grey level",
+        above=0,
+        at_most=0.1,
+    )
+    mixture_components: int = setting(5, "logistic_mixture: logistics to a pixel", at_least=1)
 
     def __post_init__(self) -> None:
         validate(self)

@@ -1,0 +1,124 @@
+"""What every entry of a registry keeps, by its name alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vae_jax.likelihoods import DISCRETE, LIKELIHOODS, misfit
+from vae_jax.model import ModelConfig, build
+
+KEY = jax.random.key(0)
+NOTHING = jnp.zeros(0)
+NUM_SAMPLES = 4000
+
+# Likelihoods: name, and the settings that make it
+
+VARIANTS = [(name, {}) for name in LIKELIHOODS]
+VARIANTS += [
+    (name, {"likelihood_scale": scale})
+    for name in ("gaussian", "laplace")
+    for scale in ("0.1", "per_pixel")
+]
+likelihood = pytest.mark.parametrize(
+    ("name", "settings"), VARIANTS, ids=["-".join([n, *s.values()]) for n, s in VARIANTS]
+)
+colours = pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
+
+
+def domain(name):
+    """Where every sample lies."""
+    if name in ("gaussian", "laplace", "student_t"):
+        return -np.inf, np.inf
+    return (-0.5 / 255, 1 + 0.5 / 255) if name == "beta" else (0.0, 1.0)
+
+
+def decoder(name, settings, channels):
+    """Decodes to images [2, 2, channels] from two latents: params -> p(x|z)."""
+    config = ModelConfig(likelihood=name, widths="4", mixture_components=2, **settings)
+    vae = build(config, (2, 2, channels))
+    return vae.init(KEY), lambda params, z: vae.likelihood(params, z, NOTHING)
+
+
+def images(channels):
+    """Black, white, level 128, and all levels."""
+    shape = (2, 2, channels)
+    some = np.random.default_rng(0).integers(0, 256, (5, *shape))
+    return (
+        np.stack([np.full(shape, v) for v in (0, 255, 128)] + list(some)).astype(np.float32) / 255
+    )
+
+
+@colours
+@likelihood
+def test_likelihoods_jit_vmap_and_have_finite_gradients(name, settings, channels):
+    """As they start, and with weights that drive every output of the net to its extremes."""
+    params, decode = decoder(name, settings, channels)
+    x, z = images(channels), jax.random.normal(KEY, (8, 2))
+
+    @jax.jit
+    def loss_and_gradient(params):
+        def loss(params):
+            log_p = jax.vmap(lambda z, x: decode(params, z).log_prob(x))(z, x)
+            assert log_p.shape == (8,)
+            return -jnp.mean(log_p)
+
+        return jax.value_and_grad(loss)(params)
+
+    for factor in (1.0, 1e3, -1e3):
+        values = loss_and_gradient(jax.tree.map(lambda leaf: leaf * factor, params))
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(values))
+    _, gradient = loss_and_gradient(params)
+    assert all(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(gradient["likelihood"]))
+
+
+@colours
+@likelihood
+def test_likelihoods_sample_what_they_describe(name, settings, channels):
+    """In the domain; with their mean; and the score identity E[∇θ log p(x|z)] = 0 along random
+    directions of the network's own parameters, to 5 standard errors.
+    """
+    params, decode = decoder(name, settings, channels)
+    z, keys = jnp.asarray([0.3, -1.0]), jax.random.split(KEY, NUM_SAMPLES)
+    directions = jax.tree.map(lambda leaf: jax.random.normal(KEY, (6, *leaf.shape)), params)
+
+    @jax.jit
+    def draw_and_score(params, directions):
+        x = jax.vmap(decode(params, z).sample)(keys)
+
+        def score(x, direction):
+            return jax.jvp(lambda p: decode(p, z).log_prob(x), (params,), (direction,))[1]
+
+        scores = jax.vmap(jax.vmap(score, (None, 0)), (0, None))(x, directions)
+        return x, scores, decode(params, z).mean, decode(params, z).mode
+
+    x, scores, mean, mode = map(np.asarray, draw_and_score(params, directions))
+    low, high = domain(name)
+    assert x.dtype == np.float32 and x.shape == (NUM_SAMPLES, 2, 2, channels)
+    assert np.all((x >= low) & (x <= high))
+    if name in DISCRETE:
+        v = x * (DISCRETE[name] - 1)
+        np.testing.assert_allclose(v, np.round(v), atol=1e-4)
+    for values, expected in ((x, mean), (scores, 0.0)):
+        error = values.std(axis=0, ddof=1) / np.sqrt(NUM_SAMPLES) + 1e-6
+        assert np.all(np.abs(values.mean(axis=0, dtype=np.float64) - expected) < 5 * error)
+    assert mode.shape == mean.shape == x.shape[1:]
+    assert np.all((mode >= low) & (mode <= high))
+
+
+@likelihood
+def test_likelihoods_have_means_of_batches(name, settings):
+    """Asked of batched parameters, as a decoded batch is: one image for each latent."""
+    params, decode = decoder(name, settings, 3)
+    z = jax.random.normal(KEY, (5, 2))
+    batched = jax.jit(lambda z: jax.vmap(lambda z: decode(params, z))(z).mean)(z)
+    single = jax.jit(lambda z: decode(params, z).mean)(z[3])
+    np.testing.assert_allclose(batched[3], single, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_likelihoods_say_what_suits_them(name):
+    """At least one kind of grey image is fine; whatever is said is one line."""
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    lines = [misfit(name, grey, b) for b in ("none", "dynamic", "static", "threshold")]
+    assert lines[0] == "" and not any("\n" in line for line in lines)
