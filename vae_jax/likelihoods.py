@@ -3,6 +3,7 @@
 A likelihood is a `Net` with `apply(params, z, condition)`, made of a net for the numbers it needs.
 """
 
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from vae_jax.distributions import Bernoulli
@@ -25,3 +26,17 @@ LIKELIHOODS = {
 }
 
 DISCRETE = ("bernoulli",)  # probabilities of discrete pixels: bits per dimension mean something
+
+
+def logits_at(mean: Array) -> Array:
+    """The logits of Bernoulli pixels of these means, clipped to [0.001, 0.999] (Burda et al. 2016,
+    in their code).
+    """
+    mean = jnp.clip(mean, 1e-3, 1 - 1e-3)
+    return jnp.log(mean) - jnp.log1p(-mean)
+
+
+# name -> function of the mean training image in [0, 1]: the net's outputs at which E[x|z] is it
+AT_MEAN = {
+    "bernoulli": logits_at,
+}
