@@ -17,14 +17,21 @@ from jaxtyping import Array, Float
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
+def _accelerated() -> bool:
+    return jax.default_backend() != "cpu"
+
+
 def convolve(
-    x: Float[Array, "h w c"], kernel: Float[Array, "k k c f"], stride: int = 1, native: bool = False
+    x: Float[Array, "h w c"],
+    kernel: Float[Array, "k k c f"],
+    stride: int = 1,
+    native: bool | None = None,
 ) -> Float[Array, "h2 w2 f"]:
     """Cross-correlation, padded with zeros to ⌈h/stride⌉ × ⌈w/stride⌉ ("SAME").
 
-    native: XLA's own convolution, on a CPU too.
+    native: XLA's own convolution; None leaves it to the device.
     """
-    if native or jax.default_backend() != "cpu":
+    if _accelerated() if native is None else native:
         strides = (stride, stride)
         one = jax.lax.conv_general_dilated(x[None], kernel, strides, "SAME", None, None, _LAYOUT)
         return one[0]
@@ -47,13 +54,13 @@ def _patches(x: Float[Array, "h w c"], size: int, stride: int) -> Float[Array, "
 
 
 def convolve_transposed(
-    x: Float[Array, "h w c"], kernel: Float[Array, "k k c f"], native: bool = False
+    x: Float[Array, "h w c"], kernel: Float[Array, "k k c f"], native: bool | None = None
 ) -> Float[Array, "2h 2w f"]:
     """Transposed convolution of stride 2, to twice the size; the kernel's size k is even.
 
     Pixel (y, x) adds its vector times kernel[i, j] to output (2y + i − k/2 + 1, 2x + j − k/2 + 1).
     """
-    if native or jax.default_backend() != "cpu":
+    if _accelerated() if native is None else native:
         flipped = kernel[::-1, ::-1]
         return jax.lax.conv_transpose(x[None], flipped, (2, 2), "SAME", None, _LAYOUT)[0]
     (h, w, c), size, f = x.shape, len(kernel), kernel.shape[-1]
