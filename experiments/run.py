@@ -20,6 +20,7 @@ from experiments import figures
 from experiments.config import Config
 from experiments.loop import Stop, train
 from vae_jax import data, evaluation, files, likelihoods, model, runs, training
+from vae_jax.networks import widths
 from vae_jax.types import unconditional
 
 
@@ -29,7 +30,7 @@ def main(config: Config) -> int:
     for note in filter(None, (dataset.fallback, misfit)):
         print(f"note       {note}")
     steps_per_epoch, total = training.length(config.training, len(dataset.train.x))
-    vae = model.build(config.model, dataset.x_shape)
+    vae = model.build(config.model, dataset.x_shape, x_mean=dataset.x_mean)
     directory = Path(config.run.run_dir or directories.default(config, dataset))
     description = directories.describe(config, dataset)
     with runs.locked(directory), Stop() as stop:
@@ -57,7 +58,7 @@ def header(
     return "\n".join([
         f"data       {dataset.name}, {shape}: {sizes[0]:,} training, {sizes[1]:,} validation, "
         f"{sizes[2]:,} test images; binarisation {dataset.binarisation}; {dataset.source}",
-        f"model      {m.network} {m.widths}, latent_dim {m.latent_dim}, {m.posterior} posterior, "
+        f"model      {m.network} {widths(m)}, latent_dim {m.latent_dim}, {m.posterior} posterior, "
         f"{m.prior} prior, {m.likelihood} likelihood: {count:,} parameters",
         f"objective  {config.objective.objective}, beta {config.objective.beta:g}; {t.optimiser} "
         f"{t.learning_rate:g}, batch {t.batch_size}, {total:,} steps "

@@ -29,10 +29,10 @@ WRONG = {
     "--batch_size=0": "batch_size must be a whole number ≥ 1",
     "--epochs=0": "epochs must be a whole number ≥ 1",
     "--steps=-3": "steps must be a whole number ≥ 0",
-    "--widths=500,250": "widths must be layer widths joined by '-'",
-    "--widths=500-0": "widths must be layer widths joined by '-'",
-    "--widths=wide": "widths must be layer widths joined by '-'",
-    "--network=transformer": "network must be one of mlp",
+    "--widths=500,250": "widths must be auto, or layer widths joined by '-'",
+    "--widths=500-0": "widths must be auto, or layer widths joined by '-'",
+    "--widths=wide": "widths must be auto, or layer widths joined by '-'",
+    "--network=transformer": "network must be one of mlp, conv, resnet",
     "--activation=swish9": "activation must be one of relu",
     "--likelihood=gauss": "likelihood must be one of bernoulli",
     "--objective=elob": "objective must be one of elbo",
@@ -68,7 +68,7 @@ def test_every_field_is_a_flag_and_reaches_its_section():
         if field.metadata["choices"]:
             value = field.metadata["choices"][-1]
         elif field.type is str:
-            value = "3-3"
+            value = {"dataset": "digits", "likelihood_scale": "per_pixel"}.get(name, "3-3")
         else:
             value = other[field.type](field.default)
         changed = parse([f"--{name}={value}"])

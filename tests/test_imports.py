@@ -9,14 +9,16 @@ import vae_jax
 
 LAYERS = [
     {"types", "settings"},
-    {"files", "distributions", "networks", "schedules"},
-    {"data", "plots", "priors", "posteriors", "likelihoods"},
+    {"files", "distributions", "schedules", "convolutions", "formats", "sprites", "streaming"},
+    {"layers", "pixels", "draws", "fetch", "plots"},
+    {"networks", "sources"},
+    {"data", "priors", "posteriors", "likelihoods"},
     {"model"},
     {"objectives", "evaluation"},
     {"training", "checkpoints"},
     {"runs"},
 ]
-FLAX = {"networks"}  # the files that may know it
+FLAX = {"layers"}  # the files that may know it
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = Path(vae_jax.__file__).parent
 

@@ -65,6 +65,11 @@ class Dataset(NamedTuple):
         height, width, channels = self.train.x.shape[1:]
         return height, width, channels
 
+    @property
+    def x_mean(self) -> np.ndarray:
+        """The mean training image, float32 [height, width, channels] in [0, 1]."""
+        return (np.mean(self.train.x, axis=0) / 255).astype(np.float32)
+
 
 # On the device ------------------------------------------------------------------------------------
 

@@ -264,3 +264,17 @@ def misfit(name: str, x: UInt8[np.ndarray, "n *shape"], binarisation: str) -> st
         waste = "is a density over grey values, but every pixel will be 0 or 1"
     remedy = "add --binarisation=none to model the grey values, or use --likelihood=bernoulli"
     return f"the {name} likelihood {waste}: {remedy if grey else 'use --likelihood=bernoulli'}"
+
+
+def logits_at(mean: Array) -> Array:
+    """The logits of Bernoulli pixels of these means, clipped to [0.001, 0.999] (Burda et al. 2016,
+    in their code).
+    """
+    mean = jnp.clip(mean, 1e-3, 1 - 1e-3)
+    return jnp.log(mean) - jnp.log1p(-mean)
+
+
+# name -> function of the mean training image in [0, 1]: the net's outputs at which E[x|z] is it
+AT_MEAN = {
+    "bernoulli": logits_at,
+}

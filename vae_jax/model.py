@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 
 from vae_jax.distributions import kl
-from vae_jax.likelihoods import FLOOR, LIKELIHOODS, parse_scale
-from vae_jax.networks import ACTIVATIONS, NETWORKS, Net, Shape, parse_widths
+from vae_jax.likelihoods import AT_MEAN, FLOOR, LIKELIHOODS, parse_scale
+from vae_jax.networks import ACTIVATIONS, DTYPES, INITIALISERS, NETWORKS, Net, Shape, parse_widths
 from vae_jax.posteriors import POSTERIORS, empty
 from vae_jax.priors import PRIORS
-from vae_jax.settings import setting, validate
+from vae_jax.settings import UserError, setting, validate
 from vae_jax.types import Key, Params
 
 
@@ -62,11 +62,23 @@ class ModelConfig:
     )
     network: str = setting("mlp", "architecture of encoder and decoder", choices=NETWORKS)
     widths: str = setting(
-        "500",
-        "hidden widths of the encoder joined by '-', the decoder's in reverse; '' is linear",
-        parse=parse_widths,
+        "auto",
+        "mlp: hidden widths of the encoder joined by '-', '' is linear; conv, resnet: channels at "
+        "each resolution, the finest first; the decoder's in reverse; auto: 500, or 32-64",
+        parse=lambda text: text == "auto" or parse_widths(text),
     )
-    activation: str = setting("relu", "activation between layers", choices=ACTIVATIONS)
+    activation: str = setting(
+        "relu", "activation between layers; gated: (Wx + b)⊙σ(Vx + c)", choices=ACTIVATIONS
+    )
+    initialiser: str = setting("lecun", "initial kernels; biases are 0", choices=INITIALISERS)
+    output_bias: str = setting(
+        "zero",
+        "the decoder's initial output bias; data_mean: its output is the mean training image",
+        choices=("zero", "data_mean"),
+    )
+    compute_dtype: str = setting(
+        "float32", "arithmetic of the networks; weights and losses are float32", choices=DTYPES
+    )
     posterior: str = setting("diagonal", "family of q(z|x)", choices=POSTERIORS)
     prior: str = setting("standard", "family of p(z)", choices=PRIORS)
     likelihood: str = setting("bernoulli", "family of p(x|z)", choices=LIKELIHOODS)
@@ -86,16 +98,37 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.output_bias == "data_mean" and self.likelihood not in AT_MEAN:
+            raise UserError(
+                f"output_bias data_mean goes with likelihood {' or '.join(AT_MEAN)}; "
+                f"got {self.likelihood}"
+            )
 
 
-def build(config: ModelConfig, x_shape: Shape, c_shape: Shape = (0,)) -> VAE:
-    """The VAE that a configuration names, for images of x_shape and conditions of c_shape."""
+def build(
+    config: ModelConfig, x_shape: Shape, c_shape: Shape = (0,), x_mean: Any | None = None
+) -> VAE:
+    """The VAE that a configuration names, for images of x_shape and conditions of c_shape.
+
+    x_mean: the mean training image in [0, 1], which `init` needs where output_bias is data_mean.
+    """
     architecture = NETWORKS[config.network](config)
+    start = output_start(config, x_mean)
     encoder = functools.partial(architecture.encoder, [x_shape, c_shape])
-    decoder = functools.partial(architecture.decoder, [(config.latent_dim,), c_shape])
+    shapes = [(config.latent_dim,), c_shape]
+    decoder = functools.partial(architecture.decoder, shapes, image=x_shape, start=start)
     posterior = POSTERIORS[config.posterior](config, encoder) if config.latent_dim else empty()
     likelihood = LIKELIHOODS[config.likelihood](config, decoder, x_shape)
     return assemble(posterior, likelihood, PRIORS[config.prior](config))
+
+
+def output_start(config: ModelConfig, x_mean: Any | None) -> Any | None:
+    """Where the decoder's output bias starts, or None for 0."""
+    if config.output_bias == "zero":
+        return None
+    if x_mean is None:
+        raise UserError("output_bias data_mean needs the mean training image: build(…, x_mean=…)")
+    return AT_MEAN[config.likelihood](x_mean)
 
 
 def count_parameters(vae: VAE) -> dict[str, int]:

@@ -1,22 +1,32 @@
-"""Networks as pairs of pure functions. The only file that knows Flax.
+"""Networks as pairs of pure functions; the Linen modules behind them are in `layers`.
 
 A `Net` maps one example to one array (or, in `posteriors`, `priors` and `likelihoods`, to one
 distribution). An `Architecture` is the pair a VAE needs: an encoder's net for given shapes, and a
-decoder's. Several inputs of one net are flattened and concatenated; an input of shape (0,), "no
-condition", then changes nothing.
+decoder's. A net may have any number of inputs of any shape; one of shape (0,), "no condition",
+changes nothing.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from vae_jax.layers import (
+    MLP,
+    PLAIN,
+    ImageDecoder,
+    ImageEncoder,
+    Initialiser,
+    Shape,
+    Style,
+    constant,
+    gated,
+)
+from vae_jax.layers import find as find_shape
+from vae_jax.settings import UserError
 from vae_jax.types import Key, Params
-
-Shape = tuple[int, ...]
 
 
 class Net(NamedTuple):
@@ -27,58 +37,75 @@ class Net(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """(input shapes, output shape) -> Net, for either side of the model."""
+    """The nets of either side of a model.
+
+    encoder(input shapes, output shape) -> Net. decoder(input shapes, output shape, image shape,
+    start=None) -> Net: the image's shape is what convolutions find their pixels by in the output's
+    (h, w, c), (2, h, w, c), (h, w, c, k); `start`, of the output's shape, is where the output's
+    bias begins.
+    """
 
     encoder: Callable[[Sequence[Shape], Shape], Net]
-    decoder: Callable[[Sequence[Shape], Shape], Net]
+    decoder: Callable[..., Net]
 
 
-def from_linen(module: nn.Module, input_shapes: Sequence[Shape]) -> Net:
+def from_linen(module: Any, input_shapes: Sequence[Shape]) -> Net:
     """Any Linen module of one example as a Net."""
 
     def init(key: Key) -> Params:
         return module.init(key, *(jnp.zeros(shape) for shape in input_shapes)).get("params", {})
 
     def apply(params: Params, *inputs: Array) -> Array:
-        return module.apply({"params": params}, *inputs)  # pyright: ignore[reportReturnType]
+        return module.apply({"params": params}, *inputs)
 
     return Net(init, apply)
 
 
-class Dense(nn.Module):
-    """x W + b; with no inputs at all, b alone (initialisers cannot divide by a fan-in of 0)."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " features"]:
-        if x.shape[-1] == 0:
-            return self.param("bias", nn.initializers.zeros, (self.features,))
-        return nn.Dense(self.features, name="linear")(x)
-
-
-class MLP(nn.Module):
-    """Dense layers with an activation between them, none after the last."""
-
-    widths: Sequence[int]
-    output_shape: Shape
-    activation: Callable[[Array], Array]
-
-    @nn.compact
-    def __call__(self, *inputs: Array) -> Array:
-        hidden = jnp.concatenate([jnp.ravel(x) for x in inputs])
-        for width in self.widths:
-            hidden = self.activation(Dense(width)(hidden))
-        return Dense(math.prod(self.output_shape))(hidden).reshape(self.output_shape)
-
-
-def mlp(widths: Sequence[int], activation: Callable[[Array], Array] = nn.relu) -> Architecture:
+def mlp(widths: Sequence[int], style: Style = PLAIN) -> Architecture:
     """Fully connected: the encoder's hidden widths, the decoder's in reverse order."""
 
-    def side(widths: Sequence[int]) -> Callable[[Sequence[Shape], Shape], Net]:
-        return lambda shapes, output: from_linen(MLP(tuple(widths), output, activation), shapes)
+    def encoder(shapes: Sequence[Shape], output: Shape) -> Net:
+        return from_linen(MLP(tuple(widths), output, style), shapes)
 
-    return Architecture(encoder=side(widths), decoder=side(widths[::-1]))
+    def decoder(
+        shapes: Sequence[Shape], output: Shape, image: Shape = (), start: Array | None = None
+    ) -> Net:
+        return from_linen(MLP(tuple(widths[::-1]), output, style, constant(start)), shapes)
+
+    return Architecture(encoder, decoder)
+
+
+def convolutional(
+    widths: Sequence[int], style: Style = PLAIN, *, blocks: int = 0, hidden: int = 256
+) -> Architecture:
+    """Strided convolutions, a dense layer of `hidden` units, and their mirror image.
+
+    widths: channels at each resolution, the finest first; every stage halves height and width.
+    blocks: residual blocks at each resolution; 0 is the plain network. A condition of the image's
+    height and width enters the encoder as channels; any other, and all conditions in the decoder,
+    at the dense layer. Nets that neither see nor make an image are dense with `hidden` units.
+    """
+    if not widths:
+        raise UserError("widths must name at least one stage of convolutions, such as 32-64")
+    dense = mlp((hidden,), style)
+
+    def encoder(shapes: Sequence[Shape], output: Shape) -> Net:
+        if not any(len(shape) == 3 for shape in shapes):
+            return dense.encoder(shapes, output)
+        return from_linen(ImageEncoder(tuple(widths), hidden, blocks, output, style), shapes)
+
+    def decoder(
+        shapes: Sequence[Shape], output: Shape, image: Shape = (), start: Array | None = None
+    ) -> Net:
+        if not image or find_shape(image, output) is None:
+            return dense.decoder(shapes, output, image, start)
+        if len(image) != 3:
+            raise UserError(f"convolutions need images [height, width, channels]; got {image}")
+        begin = None if start is None else constant(start)
+        module = ImageDecoder(tuple(widths[::-1]), hidden, blocks, output, image, style, begin)
+        return from_linen(module, shapes)
+
+    return Architecture(encoder, decoder)
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
@@ -88,20 +115,54 @@ def parse_widths(text: str) -> tuple[int, ...]:
     except ValueError:
         widths = (0,)
     if any(width < 1 for width in widths):
-        raise ValueError("layer widths joined by '-', such as 500 or 500-250")
+        raise ValueError("auto, or layer widths joined by '-', such as 500 or 500-250")
     return widths
 
 
+WIDTHS = {"mlp": "500", "conv": "32-64", "resnet": "32-64"}  # what "auto" stands for
+
+
+def widths(settings: Any) -> str:
+    """The widths of a configuration's network, "auto" resolved."""
+    return WIDTHS[settings.network] if settings.widths == "auto" else settings.widths
+
+
+def _arguments(settings: Any) -> tuple[tuple[int, ...], Style]:
+    """Widths and style, as the settings have them."""
+    style = Style(
+        ACTIVATIONS[settings.activation],
+        INITIALISERS[settings.initialiser],
+        DTYPES[settings.compute_dtype],
+    )
+    return parse_widths(widths(settings)), style
+
+
 ACTIVATIONS = {
-    "relu": nn.relu,
+    "relu": jax.nn.relu,
     "tanh": jnp.tanh,
-    "softplus": nn.softplus,
-    "gelu": nn.gelu,
-    "silu": nn.silu,
+    "softplus": jax.nn.softplus,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
     "identity": lambda x: x,
+    "gated": gated,
 }
+
+_initialisers = jax.nn.initializers
+
+# of kernels; biases start at 0
+INITIALISERS: dict[str, Initialiser] = {
+    "lecun": _initialisers.lecun_normal(),  # LeCun et al. 1998; Flax's own
+    "he": _initialisers.he_normal(),  # He et al. 2015
+    "glorot": _initialisers.glorot_uniform(),  # Glorot & Bengio 2010
+    "orthogonal": _initialisers.orthogonal(),  # Saxe et al. 2014
+    "truncated_normal": _initialisers.truncated_normal(0.02),  # Radford et al. 2016
+}
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # name -> function of the settings
 NETWORKS = {
-    "mlp": lambda settings: mlp(parse_widths(settings.widths), ACTIVATIONS[settings.activation]),
+    "mlp": lambda settings: mlp(*_arguments(settings)),
+    "conv": lambda settings: convolutional(*_arguments(settings)),
+    "resnet": lambda settings: convolutional(*_arguments(settings), blocks=1),
 }

@@ -189,7 +189,7 @@ def load(run_dir: str | os.PathLike[str], checkpoint: str = "best") -> Run:
         x_shape = tuple(config["dataset"]["x_shape"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{directory / 'config.json'} does not describe a run: {error!r}") from None
-    vae = build(model, x_shape)
+    vae = build(model, x_shape, x_mean=np.zeros(x_shape))  # any: the trained weights are read
     params, meta = _load_params(directory, checkpoint, jax.eval_shape(vae.init, jax.random.key(0)))
     return Run(config, vae, jax.tree.map(jnp.asarray, params), x_shape, meta)
 

@@ -98,7 +98,7 @@ def make_optimiser(config: TrainConfig, total_steps: int) -> optax.GradientTrans
 def init_state(
     vae: VAE, optimiser: optax.GradientTransformation, key: Key, ema: float = 0.0
 ) -> TrainState:
-    params = vae.init(key)
+    params = jax.jit(vae.init)(key)  # one program; op by op, Linen would also run the network
     step = jnp.zeros((), jnp.int32)
     # A copy: the compiled run is given the state's memory and may not be given one array twice.
     average = jax.tree.map(jnp.copy, params) if ema else ()
