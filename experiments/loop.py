@@ -16,7 +16,6 @@ from experiments.config import Config
 from vae_jax import checkpoints, data, evaluation, runs, training
 from vae_jax.model import VAE
 from vae_jax.objectives import OBJECTIVES, ObjectiveConfig, Weights
-from vae_jax.settings import UserError
 from vae_jax.types import unconditional
 
 
@@ -66,7 +65,8 @@ def train(config: Config, dataset: data.Dataset, vae: VAE, directory: Path, stop
     with progress_bar(config, len(images), log.meta["step"]) as bar:
         for progress in steps:
             if not progress.finite:
-                raise UserError(_diverged(progress, directory))
+                print(_diverged(progress, directory), file=sys.stderr)
+                return 1
             log.add(progress)
             checkpoints.save_checkpoint(directory, progress.state, log.meta)
             show(bar, progress, config)
@@ -83,7 +83,7 @@ def _diverged(progress: training.Progress, directory: Path) -> str:
     saved = checkpoints.checkpoints(directory)
     last = f"the last good checkpoint is {saved[0]}" if saved else "nothing was saved before it"
     return (
-        f"the loss is {progress.metrics['loss']} at step {progress.step:,} (epoch "
+        f"error: the loss is {progress.metrics['loss']} at step {progress.step:,} (epoch "
         f"{progress.epoch:.2f}); {last}; try a lower --learning_rate, --warmup=1000 or --clip=1"
     )
 

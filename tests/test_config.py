@@ -63,7 +63,7 @@ def test_a_wrong_value_is_one_line(argument):
 
 def test_every_field_is_a_flag_and_reaches_its_section():
     """Each flag, given a value that is not its default, changes its own field alone."""
-    other = {bool: lambda v: "true", int: lambda v: str(v + 1), float: lambda v: "0.5"}
+    other = {bool: lambda v: "true", int: lambda v: str(v + 1), float: lambda v: "0.05"}
     for name, (topic, field) in fields().items():
         if field.metadata["choices"]:
             value = field.metadata["choices"][-1]

@@ -12,7 +12,7 @@ LAYERS = [
     {"files", "distributions", "schedules", "convolutions", "formats", "sprites", "streaming"},
     {"layers", "pixels", "draws", "fetch", "plots"},
     {"networks", "sources"},
-    {"data", "priors", "posteriors", "likelihoods"},
+    {"data", "priors", "posteriors", "likelihoods", "conditions", "doersch"},
     {"model"},
     {"objectives", "evaluation"},
     {"training", "checkpoints"},

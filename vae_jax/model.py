@@ -5,8 +5,7 @@ p(x, z | c) = p(z|c) p(x|z,c),    q(z|x,c) ≈ p(z|x,c)
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -16,21 +15,7 @@ from vae_jax.networks import ACTIVATIONS, DTYPES, INITIALISERS, NETWORKS, Net, S
 from vae_jax.posteriors import POSTERIORS, empty
 from vae_jax.priors import PRIORS
 from vae_jax.settings import UserError, setting, validate
-from vae_jax.types import Key, Params
-
-
-class VAE(NamedTuple):
-    """Functions of one example; `jax.vmap` makes batches.
-
-    init(key) -> params, a dict with one entry for each of the other three;
-    posterior(params, x, c) -> q(z|x,c); likelihood(params, z, c) -> p(x|z,c);
-    prior(params, c) -> p(z|c). Each takes the whole of params.
-    """
-
-    init: Callable[[Key], Params]
-    posterior: Callable[..., Any]
-    likelihood: Callable[..., Any]
-    prior: Callable[..., Any]
+from vae_jax.types import VAE, Key, Params
 
 
 def assemble(posterior: Net, likelihood: Net, prior: Net) -> VAE:

@@ -3,6 +3,7 @@
 Shapes in signatures are `jaxtyping` annotations; the tests check them at run time with beartype.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,3 +30,17 @@ class Batch(NamedTuple):
 def unconditional(x: Any) -> Batch:
     """Images about which nothing is known."""
     return Batch(x, np.zeros((len(x), 0), np.float32))
+
+
+class VAE(NamedTuple):
+    """Functions of one example; `jax.vmap` makes batches.
+
+    init(key) -> params, a dict with one entry for each of the other three;
+    posterior(params, x, c) -> q(z|x,c); likelihood(params, z, c) -> p(x|z,c);
+    prior(params, c) -> p(z|c). Each takes the whole of params.
+    """
+
+    init: Callable[[Key], Params]
+    posterior: Callable[..., Any]
+    likelihood: Callable[..., Any]
+    prior: Callable[..., Any]
