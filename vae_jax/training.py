@@ -18,9 +18,10 @@ from jaxtyping import Array, Float, Int
 from vae_jax import streaming
 from vae_jax.data import epoch_order
 from vae_jax.model import VAE
+from vae_jax.objectives import Weights
 from vae_jax.schedules import LEARNING_RATES
 from vae_jax.settings import UserError, setting, validate
-from vae_jax.types import Batch, Key, Params
+from vae_jax.types import Batch, Key, Params, unconditional
 
 Prepare = Callable[[Key, Any], Batch]  # a key and a batch's rows of the data -> a batch in [0, 1]
 Objective = Callable[..., Any]  # see `objectives`
@@ -214,15 +215,16 @@ def fit(
     data: Any,
     config: TrainConfig,
     *,
-    prepare: Prepare,
-    weights: Callable[[Array], Any],
+    prepare: Prepare = lambda key, rows: unconditional(rows),
+    weights: Callable[[Array], Any] = lambda step: Weights(),
     state: TrainState | None = None,
     chunk: int = 1000,
     limit: float | None = None,
 ) -> Iterator[Progress]:
     """Trains, from `state` or from the start, and yields after each compiled chunk of steps.
 
-    data: a pytree of arrays [n, ...]; `prepare` makes batches of its rows. Up to `limit` bytes, by
+    data: a pytree of arrays [n, ...]; `prepare` makes batches of its rows, by default of images
+    in [0, 1] as they are. weights: what the objective is told at each step. Up to `limit` bytes, by
     default half of the device's memory, it is kept there; above that it streams from the host, and
     trains to the same weights (see `streaming`).
     A chunk ends with the epoch, with the training, and at every `chunk`-th step of an epoch.
