@@ -1,5 +1,7 @@
 """What every entry of a registry keeps, by its name alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,8 @@ from vae_jax.model import ModelConfig, build
 KEY = jax.random.key(0)
 NOTHING = jnp.zeros(0)
 NUM_SAMPLES = 2000
+# Most of the time goes to compiling; small arrays do not need it done well.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # Likelihoods: name, and the settings that make it
 
@@ -54,7 +58,7 @@ def test_likelihoods_jit_vmap_and_have_finite_gradients(name, settings):
     params, decode = decoder(name, settings, channels=1)
     x, z = grey_images(), jax.random.normal(KEY, (8, 2))
 
-    @jax.jit
+    @jit
     def loss_and_gradient(params):
         def loss(params):
             log_p = jax.vmap(lambda z, x: decode(params, z).log_prob(x))(z, x)
@@ -79,7 +83,7 @@ def test_likelihoods_sample_what_they_describe(name, settings):
     z, keys = jnp.asarray([0.3, -1.0]), jax.random.split(KEY, NUM_SAMPLES)
     directions = jax.tree.map(lambda leaf: jax.random.normal(KEY, (6, *leaf.shape)), params)
 
-    @jax.jit
+    @jit
     def draw_and_score(params, directions):
         x = jax.vmap(decode(params, z).sample)(keys)
 
