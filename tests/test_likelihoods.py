@@ -167,7 +167,8 @@ def test_one_learned_scale_is_one_parameter_more():
 def test_settings_reach_the_likelihood():
     def p(**settings):
         vae = build_with(**settings)
-        return vae.likelihood(vae.init(KEY), jnp.zeros(2), NOTHING)
+        decode = jax.jit(lambda key: vae.likelihood(vae.init(key), jnp.zeros(2), NOTHING))
+        return decode(KEY)
 
     assert p(likelihood="logistic_mixture", mixture_components=3).location.shape == (4, 4, 1, 3)
     assert p(likelihood="discretized_logistic", mixture_components=3).location.shape == (4, 4, 1, 1)
