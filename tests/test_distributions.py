@@ -242,7 +242,7 @@ def test_bernoulli_probability_is_the_sigmoid():
 
 def test_multivariate_normal_covariance_is_the_samples():
     p = multivariate(0)
-    centred = samples(p) - p.mean
+    centred = np.asarray(samples(p)) - np.asarray(p.mean)
     assert_mean(centred[:, :, None] * centred[:, None, :], p.covariance)
 
 

@@ -21,9 +21,9 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from vae_jax.types import Key, Scalar
+from vae_jax.types import Array, Key, Scalar
 
 LOG_2PI = float(np.log(2 * np.pi))
 

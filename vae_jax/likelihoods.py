@@ -112,7 +112,8 @@ def logistic_mixture(net: Net, num_components: int = 1, floor: float = FLOOR) ->
         log_weights = jnp.pad(raw[..., : k - 1], [(0, 0)] * (raw.ndim - 1) + [(1, 0)])
         location, raw_scale = jnp.split(raw[..., k - 1 :], 2, axis=-1)
         location, raw_scale = (a.reshape(*a.shape[:-1], -1, k) for a in (location, raw_scale))
-        return DiscretizedLogistic(location + spread, _log_scale(raw_scale, floor), log_weights)
+        location += jnp.broadcast_to(spread, location.shape)
+        return DiscretizedLogistic(location, _log_scale(raw_scale, floor), log_weights)
 
     return Net(net.init, apply)
 

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import betaln
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vae_jax.distributions import distribution, event
-from vae_jax.types import Key, Scalar
+from vae_jax.types import Array, Key, Scalar
 
 LEVELS = 256
 TOP = LEVELS - 1  # white
@@ -226,7 +226,7 @@ class Categorical:
 
     @property
     def mean(self) -> Array:
-        return jnp.sum(jax.nn.softmax(self.logits) * jnp.arange(LEVELS) / TOP, axis=-1)
+        return jax.nn.softmax(self.logits) @ (jnp.arange(LEVELS) / TOP)
 
     @property
     def mode(self) -> Array:
@@ -236,9 +236,9 @@ class Categorical:
         return jax.random.categorical(key, self.logits).astype(self.logits.dtype) / TOP
 
     def log_prob(self, x: Array) -> Scalar:
-        v = jnp.round(TOP * event(x, self.logits.shape[:-1]))[..., None]
+        v = jnp.round(TOP * event(x, self.logits.shape[:-1])).astype(jnp.int32)
         # A sum over a mask, not a lookup: a lookup's gradient is a scatter, which is slow.
-        chosen = jnp.sum(jnp.where(jnp.arange(LEVELS) == v, self.logits, 0.0), axis=-1)
+        chosen = jnp.sum(jnp.where(jax.nn.one_hot(v, LEVELS) > 0, self.logits, 0.0), axis=-1)
         return jnp.sum(chosen - jax.nn.logsumexp(self.logits, axis=-1))
 
     def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:

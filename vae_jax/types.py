@@ -6,11 +6,13 @@ Shapes in signatures are `jaxtyping` annotations; the tests check them at run ti
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from jaxtyping import Key as _Key
 
-Key = _Key[Array, ""]  # one typed key, from `jax.random.key`
+Array = jax.Array | np.ndarray  # NumPy's will do
+Key = _Key[jax.Array, ""]  # one typed key, from `jax.random.key`
 Params = Any  # a pytree of arrays, as a net's `init` returns it
 Scalar = Float[Array, ""]
 
