@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import truncnorm
 
 from vae_jax import networks
 from vae_jax.convolutions import convolve, convolve_transposed
@@ -17,6 +18,15 @@ SMALL = {
     "resnet": networks.convolutional((2, 3), blocks=1, hidden=5),
 }
 GATED_BF16 = Style(gated, dtype=jnp.bfloat16)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Most of these tests' time is the compiler's."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def make(name, style):
@@ -207,8 +217,8 @@ def test_group_normalisation_is_of_the_example_alone():
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("style", [Style(), GATED_BF16], ids=["relu", "gated bfloat16"])
-def test_a_batch_is_its_examples_one_by_one(name, style):
+def test_a_batch_is_its_examples_one_by_one(name):
+    style = Style()
     x_shape, c = (7, 6, 1), normal(3, 2)
     encoder = make(name, style).encoder([x_shape, (2,)], (4,))
     decoder = make(name, style).decoder([(4,), (2,)], x_shape, image=x_shape)
@@ -220,13 +230,12 @@ def test_a_batch_is_its_examples_one_by_one(name, style):
     x = normal(3, *x_shape)
     together = jax.jit(jax.vmap(both))(x, c)
     alone = jnp.stack([jax.jit(both)(*one) for one in zip(x, c, strict=True)])
-    tolerance = 1e-5 if style.dtype == jnp.float32 else 0.05
-    np.testing.assert_allclose(together, alone, atol=tolerance)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
     assert not np.allclose(alone[0], alone[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("style", [Style(), GATED_BF16], ids=["relu", "gated bfloat16"])
+@pytest.mark.parametrize("style", [GATED_BF16], ids=["gated bfloat16"])
 def test_gradients_are_finite_and_reach_every_parameter(name, style):
     x_shape = (5, 6, 1)
     decoder = make(name, style).decoder([(3,)], x_shape, image=x_shape)
@@ -311,7 +320,13 @@ def test_the_output_bias_starts_where_it_is_told(name, output):
 
 def test_initialisers_have_the_spreads_of_their_papers():
     n, m = 400, 300
-    spreads = {"lecun": 1 / n, "he": 2 / n, "glorot": 2 / (n + m), "truncated_normal": 0.02**2}
+    cut = truncnorm.var(-2, 2)
+    spreads = {
+        "lecun": 1 / n,
+        "he": 2 / n,
+        "glorot": 2 / (n + m),
+        "truncated_normal": cut * 0.02**2,
+    }
     assert spreads.keys() < networks.INITIALISERS.keys()
     for name, initialiser in networks.INITIALISERS.items():
         kernel = initialiser(KEY, (n, m), jnp.float32)

@@ -205,6 +205,24 @@ def test_the_seed_decides_the_order_of_the_images_too():
     assert orders[0] != orders[1]
 
 
+def test_every_step_draws_anew_from_its_number():
+    """Step t has the keys that split(fold_in(key, t)) gives: first the data's, then the noise's."""
+
+    def objective(vae, params, key, batch, weights):
+        draws = {"noise": jax.random.uniform(key), "data": batch.x[0, 0]}
+        return jnp.sum(params["w"] ** 2), draws
+
+    def prepare(key, rows):
+        return unconditional(jax.random.uniform(key, (1, 1)))
+
+    config = TrainConfig(batch_size=2, steps=3)
+    steps = training.keys_from_seed(config.seed).steps
+    for t, progress in enumerate(fit(config, objective, prepare=prepare, chunk=1)):
+        data, noise = jax.random.split(jax.random.fold_in(steps, t))
+        assert progress.metrics["noise"] == jax.random.uniform(noise)
+        assert progress.metrics["data"] == jax.random.uniform(data, (1, 1))[0, 0]
+
+
 def test_progress_counts_epochs():
     progress = fit(TrainConfig(batch_size=5, epochs=3), chunk=1)
     assert [p.epoch for p in progress] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]

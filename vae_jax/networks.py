@@ -6,6 +6,7 @@ decoder's. A net may have any number of inputs of any shape; one of shape (0,), 
 changes nothing.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -83,7 +84,8 @@ def convolutional(
     widths: channels at each resolution, the finest first; every stage halves height and width.
     blocks: residual blocks at each resolution; 0 is the plain network. A condition of the image's
     height and width enters the encoder as channels; any other, and all conditions in the decoder,
-    at the dense layer. Nets that neither see nor make an image are dense with `hidden` units.
+    at the dense layer. Encoders of no image, and decoders to no image or from nothing at all
+    (latent_dim 0), are dense with `hidden` units.
     """
     if not widths:
         raise UserError("widths must name at least one stage of convolutions, such as 32-64")
@@ -97,7 +99,8 @@ def convolutional(
     def decoder(
         shapes: Sequence[Shape], output: Shape, image: Shape = (), start: Array | None = None
     ) -> Net:
-        if not image or find_shape(image, output) is None:
+        nothing_to_see = sum(math.prod(shape) for shape in shapes) == 0  # behind it, a dead ReLU
+        if nothing_to_see or not image or find_shape(image, output) is None:
             return dense.decoder(shapes, output, image, start)
         if len(image) != 3:
             raise UserError(f"convolutions need images [height, width, channels]; got {image}")
