@@ -281,6 +281,18 @@ def _limits(lines: list[np.ndarray]) -> tuple[float, float]:
     return float(low - margin), float(high + margin)
 
 
+def panels(count: int, aspect: float = 0.8) -> tuple[Figure, list[Axes]]:
+    """A row of `count` empty panels across the page, `aspect` times as high as wide, to draw in."""
+    each = (_PAGE - 20) // count
+    width = each - 124  # room for tick labels and the axis's name
+    height = round(aspect * width)
+    figure = _figure(_PAGE, height + 122)
+    row = [_axes(figure, 104 + i * each, 76, width, height) for i in range(count)]
+    for axes in row:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, row
+
+
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Writes the figure at 200 dpi; the suffix (.png, .pdf, .svg) names the format.
 
