@@ -6,7 +6,7 @@ The linear-Gaussian world (probabilistic PCA; Tipping & Bishop 1999):
     p(x) = N(b, W Wᵀ + σ² I),  p(z|x) = N(M⁻¹ Wᵀ (x − b), σ² M⁻¹),  M = Wᵀ W + σ² I
 
 And a square, for the variance of its gradient; the ring of Doersch's tutorial; a glyph in noise,
-for drawing images of a wanted class. `linear_vae` trains in the first of these worlds.
+for drawing images of a wanted class. `analytic_vae` trains in the first of these worlds.
 """
 
 import functools
@@ -110,7 +110,7 @@ def linear_gaussian_vae(x_dim: int = 5, z_dim: int = 2, exact: bool = True) -> V
 def log_second_moment(p: Gaussian, q: Gaussian) -> Scalar:
     """log E_q[(p/q)²] = log ∫ p²/q of two Gaussians, ∞ where the integral diverges.
 
-    The Rényi divergence of order 2 (Gil et al. 2013, table 2). An average of n importance weights
+    The Rényi divergence of order 2 (Gil, Alajaji & Linder 2013). An average of n importance weights
     p/q, which are 1 in the mean, has the standard error √((exp(this) − 1)/n).
     """
     P, Q = jnp.linalg.inv(p.covariance), jnp.linalg.inv(q.covariance)
@@ -166,13 +166,9 @@ class Glyph(NamedTuple):
     def unlike(self, x: Float[Array, " pixels"]) -> Scalar:
         return jnp.sum(jnp.abs(x - self.image))
 
-    def log_likelihood(self, h: Array) -> Array:
-        """log p(X|z=1); log p(X|z=0) is −pixels·log 2 for every image."""
-        return h * jnp.log(self.flip) + (len(self.image) - h) * jnp.log1p(-self.flip)
-
-    def log_posterior(self, h: Array) -> Array:
-        """log p(z=1|X), the discriminative model, by Bayes' rule; p(z=0) = p(z=1) = ½."""
-        return jax.nn.log_sigmoid(self.log_likelihood(h) + len(self.image) * jnp.log(2.0))
+    def log_posterior(self, x: Float[Array, " pixels"]) -> Scalar:
+        """log p(z=1|X), the discriminative model."""
+        return glyph_log_posterior(self.unlike(x), len(self.image), self.flip)
 
     def generate(self, key: Key) -> Float[Array, " pixels"]:
         """X ~ p(X|z=1), in one draw."""
@@ -182,16 +178,27 @@ class Glyph(NamedTuple):
         """A random X, and whether p(z=1|X) accepts it."""
         x_key, u_key = jax.random.split(key)
         x = jax.random.bernoulli(x_key, 0.5, self.image.shape).astype(self.image.dtype)
-        return x, jax.random.bernoulli(u_key, jnp.exp(self.log_posterior(self.unlike(x))))
+        return x, jax.random.bernoulli(u_key, jnp.exp(self.log_posterior(x)))
 
-    def log_proposed(self) -> Float[Array, " counts"]:
-        """log p(h) for h = 0..pixels of a random X that is also accepted."""
-        h = jnp.arange(len(self.image) + 1.0)
-        return binom.logpmf(h, len(self.image), 0.5) + self.log_posterior(h)
 
-    def log_acceptance(self) -> Scalar:
-        """log of the probability that one random X is accepted."""
-        return jax.nn.logsumexp(self.log_proposed())
+def glyph_log_likelihood(h: Array, pixels: Array | int, flip: float) -> Array:
+    """log p(X|z=1) of an image with h flipped pixels; log p(X|z=0) is −pixels·log 2 for each."""
+    return h * jnp.log(flip) + (pixels - h) * jnp.log1p(-flip)
+
+
+def glyph_log_posterior(h: Array, pixels: Array | int, flip: float) -> Array:
+    """log p(z=1|X) by Bayes' rule; p(z=0) = p(z=1) = ½."""
+    log_odds = glyph_log_likelihood(h, pixels, flip) + pixels * jnp.log(2.0)
+    return jax.nn.log_sigmoid(log_odds)
+
+
+def glyph_log_accepted(h: Array, pixels: Array | int, flip: float) -> Array:
+    """log of the probability that a random image has h flipped pixels and is accepted.
+
+    Over all h = 0..pixels these probabilities add up to that of being accepted; for h > pixels
+    they are 0.
+    """
+    return binom.logpmf(h, pixels, 0.5) + glyph_log_posterior(h, pixels, flip)
 
 
 def correlated(rho: Scalar) -> MultivariateNormal:
