@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import config as configuration
 from experiments import analytic_vae, theory_figures, worlds
+from experiments import config as configuration
 from vae_jax import files, gradients, plots
 from vae_jax.distributions import Normal
 from vae_jax.settings import UserError, setting, validate
@@ -85,7 +85,7 @@ def accepted_counts(pixels: Any) -> Any:
 
 def acceptance() -> tuple[Figure, Numbers]:
     """Random images until p(z|X) accepts one, against drawing from p(X|z)."""
-    pixels, measured, n = np.array([*range(1, 61), 784]), np.array([7, 14, 21, 28, 35]), 6
+    pixels, measured, n = np.array([*range(1, 61), 784]), np.array([7, 14, 21, 28, 35]), 10
     counts = np.asarray(accepted_counts(pixels))
     expected = 1 / counts.sum(axis=1)
     keys, draws = jax.random.split(jax.random.key(0), 100_000), []
@@ -250,7 +250,7 @@ def noise_and_weight() -> tuple[Figure, Numbers]:
     """Linear VAEs with noise σ² and β = 1, and with noise 1 and β = σ²: exact, and trained."""
     spectrum = np.array(SPECTRUM)
     data = analytic_vae.data_with_spectrum(jax.random.key(0), jnp.asarray(spectrum), 50)
-    variance, at = np.geomspace(0.1, 6, 200), np.geomspace(0.12, 5, 12)
+    variance, at = np.geomspace(0.07, 6, 200), np.geomspace(0.15, 5, 11)
 
     def summary(vae: Any) -> tuple[Any, Any]:
         return vae.rates(data), vae.squared_error(data)
@@ -310,8 +310,6 @@ def main(config: Config) -> int:
     found = {}
     with jax.enable_x64(True):
         for name, make in FIGURES.items():
-            t = time.process_time()
-            w = time.time()
             figure, numbers = make()
             plots.save(figure, folder / f"{name}.png")
             found[name] = {text: float(f"{value:.4g}") for text, value in numbers.items()}

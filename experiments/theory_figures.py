@@ -79,11 +79,12 @@ def acceptance(
     figure, (images, needed, noise) = plots.panels(3, 1.0)
     rows = [plots.tile(x, 2, len(x) // 2, 1, 0.25)[..., 0] for x in (generated, accepted)]
     sheet = np.concatenate([rows[0], np.zeros_like(rows[0][:2]), rows[1]])
-    images.imshow(sheet, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    images.imshow(sheet, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     h = len(sheet)
     images.set(xticks=[], yticks=[h / 4 - 1, 3 * h / 4])
     images.set_yticklabels(["generated", "accepted"], rotation=90, va="center", fontsize=NORMAL)
     images.tick_params(length=0)
+    images.set_title("the wanted figure is a 2", fontsize=NORMAL, pad=4)
     images.spines[:].set_visible(False)
     needed.plot(pixels[0], draws[0], color=ORANGE, linewidth=1, label="draw until accepted")
     needed.plot(pixels[1], draws[1], color=ORANGE, **DOTS)
@@ -97,7 +98,7 @@ def acceptance(
     noise.set_xlim(-0.5, h[np.cumsum(counts[1]) < 0.9999][-1] + 1.5)
     noise.set_ylim(0, 1.35 * max(map(np.max, counts)))
     noise.legend(loc="upper right", **KEY)
-    label(noise, f"flipped pixels of {len(h) - 1}", "probability", "what is drawn differs")
+    label(noise, f"flipped pixels of {len(h) - 1}", "probability", "what is drawn")
     return figure
 
 
@@ -219,7 +220,7 @@ def noise_and_weight(
     figure, (left, right) = plots.panels(2, 0.7, right=110)
     for j, colour in enumerate((BLACK, BLUE, ORANGE, GREEN)):
         left.plot(variance, rates[:, j], color=colour, linewidth=1)
-        x = variance[4]
+        x = variance[3]
         at_x = (x, np.interp(x, variance, rates[:, j]) + 0.05)
         left.annotate(f"λ = {spectrum[j]:g}", at_x, color=colour, fontsize=SMALL, va="bottom")
     right.plot(error, rates.sum(axis=1), color=BLACK, linewidth=1, label="Shannon's bound")
@@ -230,6 +231,8 @@ def noise_and_weight(
         right.plot(square, rate.sum(axis=1), color=colour, label=name, **style)
     left.set_xscale("log")
     left.set_xlim(variance[0], variance[-1])
+    left.set_xticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
+    left.minorticks_off()
     left.legend(loc="upper right", **KEY)
     label(left, "σ² or β", "nats", "rate of each latent, ½ log λ/σ²")
     in_bits(left)
