@@ -47,6 +47,7 @@ class LinearVAE(NamedTuple):
         return -2 * jnp.mean(log_p) - data.shape[1] * LOG_2PI
 
 
+@functools.partial(jax.jit, static_argnames=("x_dim", "z_dim"))
 def random_linear_vae(key: Key, x_dim: int, z_dim: int, log_scale: Scalar | float) -> LinearVAE:
     """A decoder with the given noise, and an encoder, both with small random weights."""
     decoder, encoder = jax.random.split(key)
@@ -56,6 +57,7 @@ def random_linear_vae(key: Key, x_dim: int, z_dim: int, log_scale: Scalar | floa
     return LinearVAE(world, 0.1 * jax.random.normal(encoder, (z_dim, x_dim)), zeros, zeros)
 
 
+@functools.partial(jax.jit, static_argnames="z_dim")
 def best_linear_vae(
     data: Float[Array, "n x"],
     z_dim: int,
@@ -80,6 +82,7 @@ def best_linear_vae(
     return LinearVAE(world, encoder, -encoder @ mean, 0.5 * jnp.log(t / precision))
 
 
+@functools.partial(jax.jit, static_argnames="n")
 def data_with_spectrum(key: Key, eigenvalues: Float[Array, " d"], n: int) -> Float[Array, "n d"]:
     """n points whose mean is 0 and whose covariance (over n) has exactly these eigenvalues."""
     points, rotation = jax.random.split(key)

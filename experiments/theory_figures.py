@@ -222,7 +222,9 @@ def noise_and_weight(
         left.plot(variance, rates[:, j], color=colour, linewidth=1)
         x = variance[3]
         at_x = (x, np.interp(x, variance, rates[:, j]) + 0.05)
-        left.annotate(f"λ = {spectrum[j]:g}", at_x, color=colour, fontsize=SMALL, va="bottom")
+        left.annotate(
+            f"{'' if j else 'λ = '}{spectrum[j]:g}", at_x, color=colour, fontsize=SMALL, va="bottom"
+        )
     right.plot(error, rates.sum(axis=1), color=BLACK, linewidth=1, label="Shannon's bound")
     for (name, (rate, square)), style in zip(trained.items(), (RINGS, CROSSES), strict=True):
         colour = BLACK if style is RINGS else ORANGE
@@ -230,7 +232,7 @@ def noise_and_weight(
         left.lines[-1].set_label(name)
         right.plot(square, rate.sum(axis=1), color=colour, label=name, **style)
     left.set_xscale("log")
-    left.set_xlim(variance[0], variance[-1])
+    left.set(xlim=(variance[0], variance[-1]), ylim=(-0.1, 1.12 * rates.max()))
     left.set_xticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
     left.minorticks_off()
     left.legend(loc="upper right", **KEY)

@@ -186,12 +186,14 @@ def test_which_term_is_stronger():
     def y(scale):
         return closed_form_kl(Normal(jnp.zeros(1), jnp.log(scale)[None]), standard(1))
 
-    slope = jax.vmap(jax.grad(y))(scales)
-    close(jax.vmap(y)(scales), -np.log(scales) + scales**2 / 2 - 0.5)
+    value, slope, second = jax.jit(
+        jax.vmap(lambda s: (y(s), jax.grad(y)(s), jax.grad(jax.grad(y))(s)))
+    )(scales)
+    close(value, -np.log(scales) + scales**2 / 2 - 0.5)
     close(slope, scales - 1 / scales)
     np.testing.assert_array_equal(np.sign(slope), np.sign(scales - 1))
-    assert np.all(jax.vmap(jax.grad(jax.grad(y)))(scales) > 1)
-    assert np.all(jax.vmap(y)(scales) >= 0)
+    close(second, 1 + 1 / scales**2)
+    assert np.all(value >= 0)
 
 
 def test_the_quadratic_term_is_stronger_misprint():
@@ -361,11 +363,11 @@ def test_identity_by_sampling(seed):
 def test_p_of_x_is_fixed_misprint():
     """p(X) is constant with respect to q alone: the decoder's parameters move it."""
     world, x = world_and_image(0)
-    gradient = jax.grad(lambda w: w.marginal.log_prob(x))(world)
+    gradient = jax.jit(jax.grad(lambda w: w.marginal.log_prob(x)))(world)
     assert jnp.linalg.norm(gradient.weights) > 0.1
     # At q = p(z|X) the bound touches log p(X): their gradients agree (Fisher's identity).
     q = world.posterior(x)
-    bound = jax.grad(lambda w: w.elbo(q, x))(world)
+    bound = jax.jit(jax.grad(lambda w: w.elbo(q, x)))(world)
     jax.tree.map(close, bound, gradient)
 
 
@@ -508,7 +510,7 @@ def test_gradients_of_the_elbo():
     def log_ratio(q, z):
         return world.likelihood(z).log_prob(x) + standard(3).log_prob(z) - q.log_prob(z)
 
-    exact = jax.grad(lambda q: world.elbo(q, x))(q)
+    exact = jax.jit(jax.grad(lambda q: world.elbo(q, x)))(q)
     spread = {}
     for estimator in (gradients.pathwise, gradients.score_function):
         sampled = estimates(estimator, log_ratio, q)
@@ -532,7 +534,7 @@ def test_score_function_needs_no_slope():
 
 
 @functools.cache
-def bernoulli_vae(n=7):
+def bernoulli_vae(n=100):
     """A small VAE of 12 pixels and 3 latents, n images, and its loss."""
     vae = model.build(model.ModelConfig(latent_dim=3, widths="8"), (12,))
     params = jax.tree.map(lambda a: a + 0.1, jax.jit(vae.init)(jax.random.key(0)))
@@ -547,7 +549,7 @@ def test_losses_are_sums_over_units_and_means_over_the_batch():
     loss, metrics = objective(params, key, batch, objectives.Weights())
     rates, distortions = [], []
     encode, decode = jax.jit(vae.posterior), jax.jit(vae.likelihood)
-    for x, k in zip(np.asarray(batch.x), jax.random.split(key, 7), strict=True):
+    for x, k in zip(np.asarray(batch.x), jax.random.split(key, 100), strict=True):
         q = encode(params, x, jnp.zeros(0))
         m, v = np.asarray(q.mean), np.exp(2 * np.asarray(q.log_scale))
         rates.append(0.5 * np.sum(m**2 + v - 1 - np.log(v)))
@@ -568,7 +570,7 @@ def test_means_over_units_change_the_kl_weight():
 
 
 def test_the_loss_weight_of_one_in_a_hundred_is_the_mean():
-    vae, params, batch, objective = bernoulli_vae(100)
+    vae, params, batch, objective = bernoulli_vae()
     key = jax.random.key(2)
     loss, _ = objective(params, key, batch, objectives.Weights())
     keys = jax.random.split(key, 100)
@@ -627,28 +629,34 @@ def test_estimates_of_p_of_x(family):
     world = worlds.informative_world(jax.random.key(0), 2)
     x = world.marginal.sample(jax.random.key(1))
     q = {"prior": standard(2), "mean_field": world.mean_field(x)}[family]
-    log_w = worlds.log_weights(world, q, x, jax.random.key(2), 100_000)
+    log_w = worlds.log_weights(world, q, x, jax.random.key(2), 30_000)
     ratio = np.exp(log_w - world.marginal.log_prob(x))
     within(ratio, 1)
     within(ratio**2, np.exp(worlds.log_second_moment(world.posterior(x), q)))
 
 
 def test_posterior_samples_have_no_error():
-    world = worlds.informative_world(jax.random.key(0), 3)
+    world = worlds.informative_world(jax.random.key(0), 2)
     x = world.marginal.sample(jax.random.key(1))
     log_w = worlds.log_weights(world, world.posterior(x), x, jax.random.key(2), 10)
     close(log_w, np.full(10, world.marginal.log_prob(x)))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def relative_variances(z_dim):
+    """Var[w]/E[w]² of weights from the prior and from q."""
+    world = worlds.informative_world(jax.random.key(0), z_dim)
+    x = world.marginal.sample(jax.random.key(1))
+    p, pair = world.posterior(x), (standard(z_dim), world.mean_field(x))
+    return jnp.expm1(jnp.stack([worlds.log_second_moment(p, q) for q in pair]))
+
+
 def test_samples_needed_from_the_prior_grow_without_bound():
     needed = []
-    for z_dim in (1, 4, 16):
-        world = worlds.informative_world(jax.random.key(0), z_dim)
-        x = world.marginal.sample(jax.random.key(1))
-        p, pair = world.posterior(x), (standard(z_dim), world.mean_field(x))
-        needed.append([float(jnp.expm1(worlds.log_second_moment(p, q))) for q in pair])
+    for z_dim in (2, 8):
+        needed.append(relative_variances(z_dim))
     prior, posterior = np.transpose(needed)
-    assert prior[2] > 1e4 * prior[1] > 1e4 * prior[0]
+    assert prior[1] > 1e3 * prior[0]
     assert np.all(posterior < 1)
 
 
@@ -665,6 +673,11 @@ def with_noise(vae, log_scale):
     return vae._replace(world=vae.world._replace(log_scale=jnp.asarray(log_scale)))
 
 
+@jax.jit
+def loss(vae, data, beta=1.0):
+    return vae.loss(data, beta)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_noise_variance_is_the_kl_weight(seed):
     """σ²·loss(σ², β=1) = loss(σ=1, β=σ²) + ½ d [σ² log 2πσ² − log 2π], for any parameters."""
@@ -672,12 +685,12 @@ def test_noise_variance_is_the_kl_weight(seed):
     variance = np.exp(2 * log_scale)
     vae = analytic_vae.random_linear_vae(jax.random.key(seed), 4, 3, 0.0)
     vae = jax.tree.map(lambda a: a + 0.2, vae)
-    fixed = with_noise(vae, log_scale).loss(data)
-    weighted = with_noise(vae, 0.0).loss(data, beta=variance)
+    fixed = loss(with_noise(vae, log_scale), data)
+    weighted = loss(with_noise(vae, 0.0), data, variance)
     constant = 2 * (variance * (LOG_2PI + 2 * log_scale) - LOG_2PI)
     close(variance * fixed, weighted + constant)
-    # β = σ alone, or no constant, is not it.
-    assert abs(variance * fixed - with_noise(vae, 0.0).loss(data, beta=np.exp(log_scale))) > 0.1
+    # β = σ is not it.
+    assert abs(variance * fixed - loss(with_noise(vae, 0.0), data, np.exp(log_scale))) > 0.1
 
 
 @pytest.mark.parametrize("log_scale", [-0.5, 0.0, 0.25])
@@ -687,14 +700,16 @@ def test_both_have_one_optimum(log_scale):
     weighted = analytic_vae.best_linear_vae(data, 3, 0.0, variance)
     jax.tree.map(close, fixed, with_noise(weighted, log_scale))
     for vae, beta in ((fixed, 1.0), (weighted, variance)):
-        gradient = jax.grad(lambda v, beta=beta: v.loss(data, beta))(vae)
-        jax.tree.map(close, with_noise(gradient, 0.0), jax.tree.map(jnp.zeros_like, vae))
+        gradient = jax.jit(jax.grad(loss))(vae, data, beta)
+        jax.tree.map(lambda a: close(a, 0), with_noise(gradient, 0.0))
         for seed in SEEDS:
             step = analytic_vae.random_linear_vae(jax.random.key(seed), 4, 3, 0.0)
             near = jax.tree.map(lambda a, b: a + 0.1 * b, vae, step)
-            assert near.loss(data, beta) > vae.loss(data, beta)
+            assert loss(near, data, beta) > loss(vae, data, beta)
     # The best bound is tight: the average log-likelihood of probabilistic PCA.
-    close(-fixed.loss(data), jnp.mean(jax.vmap(fixed.world.marginal.log_prob)(data)))
+    marginal = fixed.world.marginal
+    exact = stats.multivariate_normal.logpdf(data, marginal.mean, marginal.covariance)
+    close(-loss(fixed, data), np.mean(exact))
 
 
 @pytest.mark.parametrize("variance", [0.1, 0.5, 1.5, 5.0])
@@ -714,7 +729,7 @@ def test_rates_and_error_make_the_loss(seed):
     )
     variance = np.exp(2 * vae.world.log_scale)
     distortion = 0.5 * vae.squared_error(data) / variance + 2 * (LOG_2PI + np.log(variance))
-    close(distortion + 3 * vae.rates(data).sum(), vae.loss(data, beta=3.0))
+    close(distortion + 3 * vae.rates(data).sum(), loss(vae, data, 3.0))
 
 
 def test_both_trainings_arrive_there():
@@ -725,7 +740,7 @@ def test_both_trainings_arrive_there():
     weighted = analytic_vae.train_linear_vae(with_noise(start, 0.0), data, variance)
     best = analytic_vae.best_linear_vae(data, 3, 0.5 * np.log(variance))
     np.testing.assert_allclose(fixed.encoder, weighted.encoder, atol=1e-4)
-    np.testing.assert_allclose(fixed.loss(data), best.loss(data), atol=1e-6)
+    np.testing.assert_allclose(loss(fixed, data), loss(best, data), atol=1e-6)
     np.testing.assert_allclose(weighted.rates(data).sum(), best.rates(data).sum(), atol=1e-3)
 
 

@@ -44,7 +44,7 @@ def test_every_proof_is_named():
 
 
 def test_every_footnote_is_used_and_written():
-    used = re.findall(r"\[\^(\w+)\](?!:)", PAGE)
+    used = re.findall(r"(?<=[^\n])\[\^(\w+)\]", PAGE)
     assert sorted(used) == sorted(re.findall(r"^\[\^(\w+)\]:", PAGE, flags=re.MULTILINE))
 
 
