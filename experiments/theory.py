@@ -277,7 +277,7 @@ def noise_and_weight() -> tuple[Figure, Numbers]:
     exact = np.asarray(best(at)[0])
     numbers = {
         f"{name}: largest distance of a trained rate from the exact one, nats": float(
-            np.abs(values[0] - exact).max()
+            f"{np.abs(values[0] - exact).max():.0e}"
         )
         for name, values in trained.items()
     }
