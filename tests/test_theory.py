@@ -503,7 +503,7 @@ def test_gradients_of_a_square(seed, d):
 
 
 def test_gradients_of_the_elbo():
-    """Both estimators have the exact gradient as their mean, also of what depends on φ without z."""
+    """Both have the exact gradient as their mean, also of what depends on φ without z."""
     world, x = world_and_image(1)
     q = gaussian(5, 3)
 
