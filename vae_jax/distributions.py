@@ -13,13 +13,14 @@ exist in closed form, `mean` and `mode`. They are frozen dataclasses, registered
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import gammaln
+from jax.scipy.special import gammaln, rel_entr
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 from jaxtyping import Float
 
@@ -83,6 +84,10 @@ class Normal:
     @property
     def mode(self) -> Array:
         return self.mean
+
+    @property
+    def covariance(self) -> Array:
+        return jnp.diag(jnp.exp(2 * jnp.ravel(self.log_scale)))
 
     def sample(self, key: Key) -> Array:
         """mean + scale·ε with ε ~ N(0, I): shift *and* scale (Kingma & Welling 2014, §2.4)."""
@@ -309,3 +314,17 @@ KL = {
     (Normal, MultivariateNormal): _kl_multivariate_normal,
     (MultivariateNormal, MultivariateNormal): _kl_multivariate_normal,
 }
+
+
+def discrete_kl(p: Float[Array, " outcomes"], q: Float[Array, " outcomes"]) -> Scalar:
+    """Σ p log(p/q) of two probability vectors, in nats: 0 log 0 is 0, and ∞ where q = 0 < p."""
+    return jnp.sum(rel_entr(p, q))
+
+
+def transformed_log_prob(base: Any, transform: Callable[[Array], Array], noise: Array) -> Scalar:
+    """log density of z = transform(ε) where ε = noise: log p(ε) − log|det ∂z/∂ε|, in nats.
+
+    `transform` is any one-to-one function [d] -> [d]; the Jacobian is taken whole, d passes.
+    """
+    _, log_det = jnp.linalg.slogdet(jax.jacfwd(transform)(noise))
+    return base.log_prob(noise) - log_det

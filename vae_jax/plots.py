@@ -279,6 +279,21 @@ def _limits(lines: list[np.ndarray]) -> tuple[float, float]:
     return float(low - margin), float(high + margin)
 
 
+def panels(count: int, aspect: float = 0.8, right: int = 20) -> tuple[Figure, list[Axes]]:
+    """A row of `count` empty panels across the page, to draw in.
+
+    Each is `aspect` times as high as wide, with `right` dots of room beside it.
+    """
+    each = _PAGE // count
+    width = each - 104 - right  # room for tick labels and the axis's name
+    height = round(aspect * width)
+    figure = _figure(_PAGE, height + 122)
+    row = [_axes(figure, 104 + i * each, 76, width, height) for i in range(count)]
+    for axes in row:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, row
+
+
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Writes the figure at 200 dpi; the suffix (.png, .pdf, .svg) names the format.
 

@@ -1,0 +1,108 @@
+"""docs/theory.md and `experiments.theory`: names that exist, numbers that are current, pictures."""
+
+import ast
+import functools
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import config as configuration
+from experiments import theory
+from vae_jax.settings import UserError
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "theory.md").read_text()
+NAMED = sorted(set(re.findall(r"\[`(\w+)`\]\(([^)]+)\)", PAGE)))
+
+
+@functools.cache
+def defined(path):
+    """The names of the functions and classes that a file defines."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)}
+
+
+@pytest.mark.parametrize(("name", "link"), NAMED)
+def test_every_name_on_the_page_exists(name, link):
+    assert name in defined(DOCS / link)
+
+
+def test_every_link_on_the_page_leads_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGE) if "://" not in link]
+    assert len(links) > len(NAMED) > 40
+    for link in links:
+        assert (DOCS / link).exists(), link
+
+
+def test_every_proof_is_named():
+    tests = {name for name in defined(DOCS / "../tests/test_theory.py") if name.startswith("test_")}
+    assert tests - {name for name, _ in NAMED} == {"test_data_with_spectrum"}  # a tool, not a claim
+
+
+def test_every_footnote_is_used_and_written():
+    used = re.findall(r"(?<=[^\n])\[\^(\w+)\]", PAGE)
+    assert sorted(used) == sorted(re.findall(r"^\[\^(\w+)\]:", PAGE, flags=re.MULTILINE))
+
+
+def test_the_pictures_are_those_of_the_experiment():
+    shown = re.findall(r"!\[[^\]]+\]\(figures/(\w+)\.png\)", PAGE)
+    assert sorted(shown) == sorted(theory.FIGURES)
+
+
+def test_the_numbers_are_those_of_the_experiment():
+    found = json.loads((DOCS / "figures/theory.json").read_text())
+    printed = "\n".join(theory.table(name, numbers) for name, numbers in found.items())
+    assert f"```\n{printed}\n```" in PAGE
+    assert list(found) == list(theory.FIGURES)
+
+
+def test_a_picture_is_the_same_each_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(theory, "FIGURES", {"kl_gaussian": theory.kl_gaussian})
+    for part in ("first", "second"):
+        config = configuration.parse([f"--out_dir={tmp_path / part}"], theory.Config)
+        assert theory.main(config) == 0
+    for name in ("kl_gaussian.png", "theory.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    committed = json.loads((DOCS / "figures/theory.json").read_text())["kl_gaussian"]
+    assert json.loads((tmp_path / "first/theory.json").read_text())["kl_gaussian"] == committed
+    assert "KL at σ = 2, bits" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_all_numbers_come_out_again(tmp_path):
+    theory.main(configuration.parse([f"--out_dir={tmp_path}"], theory.Config))
+    again = json.loads((tmp_path / "theory.json").read_text())
+    for name, numbers in json.loads((DOCS / "figures/theory.json").read_text()).items():
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        np.testing.assert_allclose(
+            [*again[name].values()], [*numbers.values()], rtol=2e-3, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("flag", ["--outdir=x", "--out_dir", "here", "--latent_dim=2"])
+def test_a_wrong_flag_is_one_line(flag, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["theory", flag])
+    with pytest.raises(SystemExit) as stop:
+        configuration.main("experiments.theory", theory.main, theory.Config)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="out_dir must be a folder"):
+            theory.main(configuration.parse([f"--out_dir={place}"], theory.Config))
+
+
+def test_help_names_the_flag(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["theory", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        configuration.main("experiments.theory", theory.main, theory.Config)
+    assert stop.value.code == 0
+    assert "--out_dir" in capsys.readouterr().out
