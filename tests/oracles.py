@@ -61,6 +61,8 @@ def _linear(key: Any, off: Any, full: bool, batch: int) -> Any:
     noise, draw = jax.random.split(jax.random.fold_in(key, 1))
     flat, unravel = ravel_pytree(encoder)
     encoder = unravel(flat + off * jax.random.normal(noise, flat.shape))
+    if full:
+        encoder["scale_tril"] = jnp.tril(encoder["scale_tril"])
     x = jax.vmap(truth.marginal.sample)(jax.random.split(draw, batch))
     return truth, encoder, x, jax.vmap(truth.marginal.log_prob)(x)
 
