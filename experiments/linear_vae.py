@@ -14,6 +14,8 @@ with λ the eigenvalues of the data's covariance (1/N): 962.384 nats an image in
 order. (Lucas et al.'s notebook prints 941.654, with 1/(N − 1), which is 0.392 less, and of the 1000
 images that came first in another order.) An ELBO above the optimum is a bug, and an error here. The
 decoder is linear, so the expectation over z in the ELBO is exact too: nothing is sampled.
+
+3,000 steps reach 959.2, 3.2 below the optimum and still rising, in 108 seconds of processor time.
 """
 
 import dataclasses

@@ -368,8 +368,8 @@ def test_beta_tc_weighs_the_total_correlation_alone(world):
 @functools.partial(jax.jit, static_argnums=0, compiler_options=oracles.QUICK)
 def random_posteriors(n, key):
     keys = jax.random.split(key, 3)
-    q = Normal(jax.random.normal(keys[0], (n, 2)), 0.3 * jax.random.normal(keys[1], (n, 2)) - 1)
-    return q, jax.vmap(lambda q, k: q.sample(k))(q, jax.random.split(keys[2], n))
+    q = Normal(jax.random.normal(keys[0], (n, 2)), 0.3 * jax.random.normal(keys[1], (n, 2)))
+    return q, jax.vmap(lambda q, k: q.sample(k))(q, jax.random.split(keys[2], n))  # they overlap
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3), compiler_options=oracles.QUICK)
