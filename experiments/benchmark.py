@@ -30,9 +30,7 @@ import optax
 
 from experiments import config as configuration
 from experiments.config import Config
-from experiments.loop import kl_weights
-from vae_jax import data, model, training
-from vae_jax.objectives import OBJECTIVES
+from vae_jax import data, model, objectives, training
 
 SHAPE, NUM_IMAGES = (28, 28, 1), 60_000
 STEPS, ROUNDS = 100, 7
@@ -80,8 +78,8 @@ def alternate(workloads: dict[str, Callable[[], Any]]) -> dict[str, list[float]]
 def make_step(config: Config) -> tuple[Any, Any, Any]:
     """The step, what prepares its batch, and where it starts."""
     vae = model.build(config.model, SHAPE)
-    objective = OBJECTIVES[config.objective.objective]
-    weights = partial(kl_weights, config.objective)
+    objective = objectives.build(config.objective, vae, SHAPE, NUM_IMAGES)
+    weights = objectives.kl_weights(config.objective)
     update = training.make_optimiser(config.training, STEPS)
     step = training.make_step(vae, objective, update, weights, config.training.ema)
     state = training.initial_state(vae, config.training, NUM_IMAGES)

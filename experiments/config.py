@@ -63,10 +63,10 @@ class Config:
         return dataclasses.asdict(self)
 
 
-def fields(kind: type = Config) -> dict[str, tuple[str, dataclasses.Field]]:
+def fields(config: type = Config) -> dict[str, tuple[str, dataclasses.Field]]:
     """Every setting's name -> (topic, field)."""
     found = {}
-    for topic in dataclasses.fields(kind):
+    for topic in dataclasses.fields(config):
         for field in dataclasses.fields(topic.type):  # pyright: ignore[reportArgumentType]
             assert field.name not in found, f"two settings are called {field.name}"
             found[field.name] = (topic.name, field)
@@ -88,10 +88,10 @@ class _Parser(flags.ArgumentParser):
             raise ValueError(f"must be {allowed(self.field)}") from None
 
 
-def _flag_values(kind: type) -> flags.FlagValues:
+def _flag_values(config: type) -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("flagfile", "", "a file with one flag a line", flag_values=values)
-    for name, (_, field) in fields(kind).items():
+    for name, (_, field) in fields(config).items():
         if field.type is bool:  # --resume, --noresume, --resume=true
             flags.DEFINE_boolean(name, bool(field.default), "", flag_values=values)
         else:
@@ -99,33 +99,40 @@ def _flag_values(kind: type) -> flags.FlagValues:
     return values
 
 
-def parse(arguments: Sequence[str], kind: type = Config) -> Any:
-    """The configuration of a command line: a Config, or another dataclass of topics.
+def parse(arguments: Sequence[str], config: type = Config, positional: str = "") -> Any:
+    """The configuration, of class `config`, of a command line. Raises UserError with one line.
 
-    Raises UserError with one line.
+    positional: the setting that is written without its name, and is then required.
     """
-    values = _flag_values(kind)
+    values = _flag_values(config)
     try:
         rest = values(["", *arguments])[1:]
     except (flags.Error, OSError) as error:
         line = str(error).splitlines()[0].removeprefix("ERROR:: ")
         raise UserError(f"{line} (--help lists the flags)") from None
+    if positional:
+        if len(rest) != 1:
+            raise UserError(f"give one {positional.upper()}; got {rest or 'none'}")
+        values[positional].value, rest = rest[0], []
     if rest:
-        name, (_, field) = next(iter(fields(kind).items()))
+        name, (_, field) = next(iter(fields(config).items()))
         example = f"--{name}={field.default}"
         raise UserError(f"flags start with --, such as {example}; got {rest[0]!r}")
     sections = {}
-    for topic in dataclasses.fields(kind):
-        names = [name for name, (owner, _) in fields(kind).items() if owner == topic.name]
+    for topic in dataclasses.fields(config):
+        names = [name for name, (owner, _) in fields(config).items() if owner == topic.name]
         sections[topic.name] = topic.type(**{name: values[name].value for name in names})  # pyright: ignore[reportCallIssue]
-    return kind(**sections)
+    return config(**sections)
 
 
-def usage(program: str, kind: type = Config) -> str:
+def usage(program: str, config: type = Config, positional: str = "") -> str:
     """The flags by topic, each with what it may be, its unit and its default."""
-    lines = [f"python -m {program} [--flag=value …] [--flagfile=FILE]"]
+    argument = positional and f" {positional.upper()}"
+    lines = [f"python -m {program}{argument} [--flag=value …] [--flagfile=FILE]"]
     topic = ""
-    for name, (owner, field) in fields(kind).items():
+    for name, (owner, field) in fields(config).items():
+        if name == positional:
+            continue
         if owner != topic:
             topic = owner
             lines += ["", f"{topic}:"]
@@ -141,19 +148,21 @@ def _shown(default: Any) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
 
 
-def main(program: str, run: Callable[[Any], int | None], kind: type = Config) -> None:
+def main(
+    program: str, run: Callable[[Any], int | None], config: type = Config, positional: str = ""
+) -> None:
     """Runs an experiment from the command line: a wrong value is one line and exit code 2."""
     arguments = sys.argv[1:]
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
-        print(usage(program, kind))
+        print(usage(program, config, positional))
         sys.exit(0)
     try:
-        config = parse(arguments, kind)
+        settings = parse(arguments, config, positional)
         # Read when JAX first asks for its devices: later than this.
-        if isinstance(config, Config) and config.run.deterministic:
+        if config is Config and settings.run.deterministic:
             flag = "--xla_gpu_deterministic_ops=true"
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-        sys.exit(run(config))
+        sys.exit(run(settings))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -32,22 +32,27 @@ def default(config: Config, dataset: data.Dataset) -> Path:
     return Path("runs") / runs.directory_name(dataset.name, config.model.latent_dim, deciding)
 
 
-def describe(config: Config, dataset: data.Dataset) -> dict[str, Any]:
-    """What config.json holds."""
+def describe_data(dataset: data.Dataset) -> dict[str, Any]:
+    """Which images, down to the last bit."""
     splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
     digest = hashlib.sha256()
     for split in splits.values():
         digest.update(np.ascontiguousarray(split.x).data)
     return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "fallback": dataset.fallback,
+        "x_shape": dataset.x_shape,
+        "images": {name: len(split.x) for name, split in splits.items()},
+        "sha256": digest.hexdigest(),
+    }
+
+
+def describe(config: Config, dataset: data.Dataset) -> dict[str, Any]:
+    """What config.json holds."""
+    return {
         "settings": config.settings,
-        "dataset": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "fallback": dataset.fallback,
-            "x_shape": dataset.x_shape,
-            "images": {name: len(split.x) for name, split in splits.items()},
-            "sha256": digest.hexdigest(),
-        },
+        "dataset": describe_data(dataset),
         "environment": runs.environment(),
     }
 

@@ -1,6 +1,5 @@
 """The training loop around `training.fit`: evaluation, checkpoints, progress, and how it stops."""
 
-import functools
 import os
 import shlex
 import signal
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from experiments.config import Config
 from vae_jax import checkpoints, data, evaluation, runs, training
 from vae_jax.model import VAE
-from vae_jax.objectives import OBJECTIVES, ObjectiveConfig, Weights
+from vae_jax.objectives import Objective, kl_weights
 from vae_jax.types import unconditional
 
 
@@ -45,12 +44,19 @@ class Stop:
         print("\nstopping after these steps; once more to stop at once", file=sys.stderr)
 
 
-def train(config: Config, dataset: data.Dataset, vae: VAE, directory: Path, stop: Stop) -> int:
+def train(
+    config: Config,
+    dataset: data.Dataset,
+    vae: VAE,
+    objective: Objective,
+    directory: Path,
+    stop: Stop,
+) -> int:
     """Trains to the end, or until stopped; returns the exit code."""
     images = dataset.train.x
     like = jax.eval_shape(lambda: training.initial_state(vae, config.training, len(images)))
     state, meta = checkpoints.restore_checkpoint(directory, like) or (None, None)
-    log = Log(config, dataset, vae, directory, meta)
+    log = Log(config, dataset, vae, objective, directory, meta)
     steps = training.fit(
         vae,
         log.objective,
@@ -112,10 +118,6 @@ def show(bar: tqdm, progress: training.Progress, config: Config) -> None:
     bar.update(progress.chunk * config.training.batch_size)
 
 
-def kl_weights(config: ObjectiveConfig, step: Any) -> Weights:
-    return Weights(beta=config.beta)
-
-
 class Log:
     """Evaluates when due; writes metrics.jsonl and best.npz.
 
@@ -124,12 +126,18 @@ class Log:
     """
 
     def __init__(
-        self, config: Config, dataset: data.Dataset, vae: VAE, directory: Path, meta: Any
+        self,
+        config: Config,
+        dataset: data.Dataset,
+        vae: VAE,
+        objective: Objective,
+        directory: Path,
+        meta: Any,
     ) -> None:
         self.config, self.vae, self.directory = config, vae, directory
         self.valid = unconditional(dataset.valid.x)
-        self.objective = OBJECTIVES[config.objective.objective]
-        self.weights = functools.partial(kl_weights, config.objective)
+        self.objective = objective
+        self.weights = kl_weights(config.objective)
         self.meta = meta or {"step": 0, "sums": {}, "best": None, "seconds": 0.0}
         runs.rewind_metrics(directory, self.meta["step"])
         self.clock = time.perf_counter()
@@ -152,7 +160,8 @@ class Log:
         row = {"step": progress.step, "epoch": progress.epoch, "seconds": self.meta["seconds"]}
         row |= {f"train_{name}": total / steps for name, total in sums.items()}
         if len(self.valid.x):
-            weights = self.weights(progress.total_steps)  # of the end: one yardstick for all epochs
+            # Those of the last step: one yardstick for all epochs.
+            weights = self.weights(progress.total_steps - 1)
             key = jax.random.key(self.config.data.data_seed)
             params = progress.state.averaged
             valid = evaluation.objective_value(

@@ -19,7 +19,7 @@ from experiments import directory as directories
 from experiments import figures
 from experiments.config import Config
 from experiments.loop import Stop, train
-from vae_jax import data, evaluation, files, likelihoods, model, runs, training
+from vae_jax import data, evaluation, files, likelihoods, model, objectives, runs, training
 from vae_jax.networks import widths
 from vae_jax.types import unconditional
 
@@ -31,6 +31,7 @@ def main(config: Config) -> int:
         print(f"note       {note}")
     steps_per_epoch, total = training.length(config.training, len(dataset.train.x))
     vae = model.build(config.model, dataset.x_shape, x_mean=dataset.x_mean)
+    objective = objectives.build(config.objective, vae, dataset.x_shape, len(dataset.train.x))
     directory = Path(config.run.run_dir or directories.default(config, dataset))
     description = directories.describe(config, dataset)
     with runs.locked(directory), Stop() as stop:
@@ -40,7 +41,7 @@ def main(config: Config) -> int:
             return 0
         print(header(config, dataset, vae, steps_per_epoch, total, directory), flush=True)
         files.write_json(directory / "config.json", description)
-        code = train(config, dataset, vae, directory, stop)
+        code = train(config, dataset, vae, objective, directory, stop)
         if code == 0:
             finish(config, dataset, directory)
         return code

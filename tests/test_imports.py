@@ -9,12 +9,14 @@ import vae_jax
 
 LAYERS = [
     {"types", "settings"},
-    {"files", "distributions", "schedules", "convolutions", "formats", "sprites", "streaming"},
-    {"layers", "pixels", "draws", "fetch", "plots"},
+    {"files", "formats", "sprites", "streaming", "schedules"},
+    {"distributions", "convolutions", "gradients", "disentanglement"},
+    {"layers", "pixels", "aggregate", "draws", "fetch", "plots"},
     {"networks", "sources"},
     {"data", "priors", "posteriors", "likelihoods", "conditions", "doersch"},
     {"model"},
-    {"objectives", "evaluation"},
+    {"bounds", "evaluation", "annealing"},
+    {"objectives"},
     {"training", "checkpoints"},
     {"runs"},
 ]

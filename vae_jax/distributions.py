@@ -24,6 +24,7 @@ from jax.scipy.special import gammaln, rel_entr
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 from jaxtyping import Float
 
+from vae_jax.settings import UserError
 from vae_jax.types import Array, Key, Scalar
 
 LOG_2PI = float(np.log(2 * np.pi))
@@ -284,11 +285,23 @@ def kl(q: Any, p: Any, key: Key) -> Scalar:
     return log_q - p.log_prob(z)
 
 
-def _kl_normal(q: Normal, p: Normal) -> Scalar:
-    """½ Σ [(σ_q² + (μ_q − μ_p)²)/σ_p² − 1] + Σ log(σ_p/σ_q)."""
+def kl_per_unit(q: Any, p: Any) -> Float[Array, "*event"]:
+    """KL of each dimension, ½ [(σ_q² + (μ_q − μ_p)²)/σ_p² − 1] + log(σ_p/σ_q), in nats.
+
+    For two Normals, whose KL is the sum over dimensions; of others UserError.
+    """
+    if not (isinstance(q, Normal) and isinstance(p, Normal)):
+        raise UserError(
+            "the KL of single units needs a diagonal Gaussian posterior and prior; "
+            f"got {type(q).__name__} and {type(p).__name__}"
+        )
     log_ratio = q.log_scale - p.log_scale
     distance = ((q.mean - p.mean) * jnp.exp(-p.log_scale)) ** 2
-    return jnp.sum(0.5 * (jnp.exp(2 * log_ratio) + distance - 1) - log_ratio)
+    return 0.5 * (jnp.exp(2 * log_ratio) + distance - 1) - log_ratio
+
+
+def _kl_normal(q: Normal, p: Normal) -> Scalar:
+    return jnp.sum(kl_per_unit(q, p))
 
 
 def _full(p: Any) -> MultivariateNormal:

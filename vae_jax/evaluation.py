@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vae_jax.distributions import kl_per_unit
 from vae_jax.model import VAE, log_weight, rate_distortion
 from vae_jax.types import Batch, Key, Params
 
@@ -115,30 +116,39 @@ def objective_value(
 
 
 class LogLikelihood(NamedTuple):
-    """Estimates of log p(x) for each of n images, [n], and each one's Monte-Carlo variance."""
+    """Estimates of log p(x) for each of n images, [n], and each one's Monte-Carlo variance.
+
+    ess: the effective sample size (Σw)²/Σw² of its K weights, from 1 to K. log_w: the weights
+    themselves, [n, K], where they were asked for; else [n, 0].
+    """
 
     log_p: Float[np.ndarray, " n"]
     variance: Float[np.ndarray, " n"]
+    ess: Float[np.ndarray, " n"]
+    log_w: Float[np.ndarray, "n samples"]
 
 
 @functools.cache
-def _importance(num_samples: int, group: int) -> Callable[..., Any]:
+def _importance(num_samples: int, group: int, keep: bool) -> Callable[..., Any]:
     """log p(x) of one example from exactly `num_samples` weights, `group` of them at a time."""
 
     def estimate(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> LogLikelihood:
-        def add(carry: Any, start: Any) -> tuple[Any, None]:
+        def add(carry: Any, start: Any) -> tuple[Any, Any]:
             index = start + jnp.arange(group)
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
             log_w = jax.vmap(lambda k: log_weight(vae, params, k, x, c))(keys)
             log_w = jnp.where(index < num_samples, log_w, -jnp.inf)
             sums = jax.nn.logsumexp(log_w), jax.nn.logsumexp(2 * log_w)
-            return jax.tree.map(jnp.logaddexp, carry, sums), None
+            return jax.tree.map(jnp.logaddexp, carry, sums), log_w if keep else jnp.zeros(0)
 
         nothing = (jnp.asarray(-jnp.inf), jnp.asarray(-jnp.inf))
-        (first, second), _ = jax.lax.scan(add, nothing, jnp.arange(0, num_samples, group))
+        starts = jnp.arange(0, num_samples, group)
+        (first, second), log_w = jax.lax.scan(add, nothing, starts)
         # Var[log mean w] ≈ Var[w] / (K E[w]²), by the delta method.
         variance = jnp.maximum(jnp.exp(second - 2 * first) - 1 / num_samples, 0)
-        return LogLikelihood(first - jnp.log(num_samples), variance)
+        ess = jnp.exp(2 * first - second)
+        log_p = first - jnp.log(num_samples)
+        return LogLikelihood(log_p, variance, ess, log_w.ravel()[:num_samples])
 
     return estimate
 
@@ -151,13 +161,15 @@ def log_likelihood(
     num_samples: int,
     batch_size: int = 100,
     report: Callable[[int], Any] = lambda done: None,
+    keep_weights: bool = False,
 ) -> LogLikelihood:
     """log (1/K) Σ_k p(x,z_k)/q(z_k|x) of every image: a lower bound on log p(x) in expectation,
-    rising to it with K (Burda et al. 2016, eq. 8). Memory does not grow with K.
+    rising to it with K (Burda et al. 2016, eq. 8). Memory does not grow with K, unless the
+    weights are kept: then n·K numbers on the host.
     """
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-    estimate = _importance(num_samples, min(num_samples, 50))
+    estimate = _importance(num_samples, min(num_samples, 50), keep_weights)
     return per_example(estimate, vae, params, key, data, batch_size, report)
 
 
@@ -186,3 +198,55 @@ def posterior_means(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, 
 def active_units(means: Float[np.ndarray, "n latents"]) -> Bool[np.ndarray, " latents"]:
     """Which latents use the data: Var_x(E[z|x]) > 0.01 (Burda et al. 2016, §5.2)."""
     return np.var(np.asarray(means, np.float64), axis=0) > ACTIVE
+
+
+def _kl_units(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
+    return kl_per_unit(vae.posterior(params, x, c), vae.prior(params, c))
+
+
+def unit_rates(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, " latents"]:
+    """The mean KL of each latent, in nats; they sum to the rate. Diagonal Gaussians only."""
+    units = per_example(_kl_units, vae, params, jax.random.key(0), data)
+    return np.mean(np.asarray(units, np.float64), axis=0)
+
+
+def _posterior_and_sample(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
+    q = vae.posterior(params, x, c)
+    z, log_q = q.sample_and_log_prob(key)
+    return q, z, log_q, vae.prior(params, c).log_prob(z)
+
+
+@jax.jit
+def _log_sums(q: Any, z: Any) -> Any:
+    """log Σ_j q(z_i|x_j) for each of some samples z."""
+    with jax.default_matmul_precision(PRECISION):
+        return jax.lax.map(lambda z: jax.nn.logsumexp(jax.vmap(lambda q: q.log_prob(z))(q)), z)
+
+
+def aggregate_posterior(
+    vae: VAE, params: Params, data: Batch, key: Key, block: int = 1000
+) -> dict[str, float | bool]:
+    """The rate taken apart over all N images, q(z) = (1/N) Σ_n q(z|x_n) (Hoffman & Johnson 2016):
+
+        rate = I(x; z) + KL(q(z)‖p(z)),   I(x; z) = E[log q(z|x) − log q(z)] ≤ log N.
+
+    From one z an image, with standard errors. Within 1 nat of log N the mutual information says
+    little more than that there were only N images, and `at_ceiling` is true. Costs N² densities;
+    the prior must not depend on the condition.
+    """
+    q, z, log_q, log_prior = per_example(_posterior_and_sample, vae, params, key, data)
+    n = len(log_q)
+    total = np.full(n, -np.inf)
+    for start in range(0, n, block):
+        some = jax.tree.map(lambda a: a[start : start + block], q)
+        total = np.logaddexp(total, np.asarray(_log_sums(some, z), np.float64))
+    log_aggregate = total - np.log(n)
+    information, marginal = log_q - log_aggregate, log_aggregate - log_prior
+    return {
+        "mutual_information": mean(information),
+        "mutual_information_se": float(np.std(information) / np.sqrt(n)),
+        "marginal_kl": mean(marginal),
+        "marginal_kl_se": float(np.std(marginal) / np.sqrt(n)),
+        "ceiling": float(np.log(n)),
+        "at_ceiling": bool(mean(information) > np.log(n) - 1),
+    }

@@ -5,44 +5,153 @@
 `loss` is what is minimised; `metrics` always holds the true `elbo`, `rate` and `distortion` of the
 batch (pixels and latents summed, images averaged), whatever was optimised. `weights` are the KL
 weights at this step. Any function of this form trains: the registry only gives names to some.
+
+Bounds on log p(x) are in `bounds`; here are the objectives that see the batch as a whole, and the
+names and settings of all.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from vae_jax.model import VAE, rate_distortion
-from vae_jax.settings import setting, validate
+from vae_jax import aggregate
+from vae_jax.bounds import (
+    Metrics,
+    Objective,
+    Weights,
+    draw,
+    elbo,
+    importance_weighted,
+    score_function,
+    summary,
+)
+from vae_jax.model import VAE
+from vae_jax.networks import Shape
+from vae_jax.schedules import KL_SCHEDULES
+from vae_jax.settings import UserError, setting, validate
 from vae_jax.types import Batch, Key, Params, Scalar
 
 
-class Weights(NamedTuple):
-    """How the rate is weighted at one step; beta as in β-VAE (Higgins et al. 2017)."""
-
-    beta: Scalar | float = 1.0
+def _posteriors(vae: VAE, params: Params, batch: Batch) -> Any:
+    return jax.vmap(vae.posterior, in_axes=(None, 0, 0))(params, *batch)
 
 
-Metrics = dict[str, Scalar]
-
-
-def elbo(
-    vae: VAE, params: Params, key: Key, batch: Batch, weights: Weights
+def beta_tc(
+    vae: VAE,
+    params: Params,
+    key: Key,
+    batch: Batch,
+    weights: Weights,
+    *,
+    num_examples: int,
+    stratified: bool = False,
 ) -> tuple[Scalar, Metrics]:
-    """distortion + β·rate, the batch's mean (Kingma & Welling 2014, eq. 10; β-VAE for β ≠ 1).
+    """distortion + rate + (β − 1)·TC: β-TCVAE (Chen et al. 2018, eq. 4, with α = γ = 1).
 
-    With β = 1 the loss is −ELBO; otherwise it is no bound on log p(x).
+    The rate is mutual information + total correlation TC + dimension-wise KL, and only TC is
+    weighted. The three are estimated from the batch (see `aggregate`) and sum to the sampled rate
+    log q(z|x) − log p(z). num_examples: N, the size of the data set. Needs a diagonal posterior.
     """
-    keys = jax.random.split(key, len(batch.x))
-    terms = jax.vmap(rate_distortion, in_axes=(None, None, 0, 0, 0))
-    rate, distortion = jax.tree.map(jnp.mean, terms(vae, params, keys, *batch))
-    metrics = {"elbo": -(rate + distortion), "rate": rate, "distortion": distortion}
-    return distortion + weights.beta * rate, metrics
+    draws = jax.tree.map(lambda a: a[:, 0], draw(vae, params, key, batch))
+    q = _posteriors(vae, params, batch)
+    joint, product = aggregate.log_aggregates(q, draws.z, num_examples, stratified)
+    terms = {
+        "mutual_information": jnp.mean(draws.log_posterior - joint),
+        "total_correlation": jnp.mean(joint - product),
+        "dimension_kl": jnp.mean(product - draws.log_prior),
+    }
+    metrics = summary(draws.rate, -draws.log_likelihood, **terms)
+    penalty = (weights.beta - 1) * terms["total_correlation"]
+    return metrics["distortion"] + metrics["rate"] + penalty, metrics
 
 
+def dip(
+    vae: VAE,
+    params: Params,
+    key: Key,
+    batch: Batch,
+    weights: Weights,
+    *,
+    off_diagonal: float,
+    diagonal: float,
+    within: bool = False,
+) -> tuple[Scalar, Metrics]:
+    """distortion + β·rate + λ_od Σ_{i≠j} C_ij² + λ_d Σ_i (C_ii − 1)², DIP-VAE.
+
+    Kumar et al. (2018), eqs. 6-7. C is the batch's covariance of the posterior means (DIP-VAE-I)
+    or, `within`, of q(z), which adds the mean posterior covariance (DIP-VAE-II).
+    """
+    draws = draw(vae, params, key, batch)
+    q = _posteriors(vae, params, batch)
+    c = aggregate.covariance(q) if within else aggregate.covariance_of_means(q)
+    variances = jnp.diagonal(c)
+    off = jnp.sum(c**2) - jnp.sum(variances**2)
+    penalty = off_diagonal * off + diagonal * jnp.sum((variances - 1) ** 2)
+    metrics = summary(draws.rate, -draws.log_likelihood, dip=penalty)
+    return metrics["distortion"] + weights.beta * metrics["rate"] + penalty, metrics
+
+
+def info(
+    vae: VAE, params: Params, key: Key, batch: Batch, weights: Weights, *, strength: float
+) -> tuple[Scalar, Metrics]:
+    """distortion + β·rate + (λ − β)·MMD²(q(z), p(z)), InfoVAE (Zhao et al. 2017).
+
+    `strength` is the paper's λ and β its 1 − α: β = 0 is the MMD-VAE. The MMD² is between one
+    posterior sample and one prior sample for each image.
+    """
+    draws = draw(vae, params, key, batch)
+    keys = jax.random.split(jax.random.fold_in(key, 1), len(batch.x))
+    sample = jax.vmap(lambda key, c: vae.prior(params, c).sample(key))
+    mmd = aggregate.mmd(draws.z[:, 0], sample(keys, batch.condition))
+    metrics = summary(draws.rate, -draws.log_likelihood, mmd=mmd)
+    loss = metrics["distortion"] + weights.beta * metrics["rate"]
+    return loss + (strength - weights.beta) * mmd, metrics
+
+
+# Names and settings
+
+# name -> function of the settings s and of the number n of training examples
 OBJECTIVES = {
-    "elbo": elbo,
+    "elbo": lambda s, n: partial(
+        elbo,
+        num_samples=s.num_samples,
+        closed_form=s.kl_estimate == "closed_form",
+        groups=s.free_bits_groups if s.free_bits else 1,
+    ),
+    "iwae": lambda s, n: partial(importance_weighted, num_samples=s.num_samples),
+    "miwae": lambda s, n: partial(
+        importance_weighted, num_samples=s.num_samples, num_groups=s.num_groups
+    ),
+    "ciwae": lambda s, n: partial(importance_weighted, num_samples=s.num_samples, mix=s.mix),
+    "dreg": lambda s, n: partial(importance_weighted, num_samples=s.num_samples, doubly=True),
+    "stl": lambda s, n: partial(importance_weighted, num_samples=1, doubly=True),
+    "score_function": lambda s, n: partial(score_function, num_samples=s.num_samples),
+    "beta_tc": lambda s, n: partial(
+        beta_tc, num_examples=n, stratified=s.tc_estimator == "stratified"
+    ),
+    "dip_i": lambda s, n: partial(dip, off_diagonal=s.dip_lambda, diagonal=10 * s.dip_lambda),
+    "dip_ii": lambda s, n: partial(
+        dip, off_diagonal=s.dip_lambda, diagonal=s.dip_lambda, within=True
+    ),
+    "info": lambda s, n: partial(info, strength=s.info_lambda),
+}
+
+# the settings that only some objectives read, and which do
+_READERS = {
+    "num_samples": ("elbo", "iwae", "miwae", "ciwae", "dreg", "score_function"),
+    "kl_estimate": ("elbo",),
+    "capacity": ("elbo",),
+    "free_bits": ("elbo",),
+    "num_groups": ("miwae",),
+    "mix": ("ciwae",),
+    "tc_estimator": ("beta_tc",),
+    "dip_lambda": ("dip_i", "dip_ii"),
+    "info_lambda": ("info",),
 }
 
 
@@ -52,6 +161,104 @@ class ObjectiveConfig:
 
     objective: str = setting("elbo", "the objective", choices=OBJECTIVES)
     beta: float = setting(1.0, "weight of the rate; 1 gives the ELBO", at_least=0)
+    kl_schedule: str = setting(
+        "constant", "how beta is reached; cyclical: from 0, again and again", choices=KL_SCHEDULES
+    )
+    kl_warmup: int = setting(
+        0, "steps from 0 to beta, in each cycle; as many at beta follow", unit="steps", at_least=0
+    )
+    kl_cycles: int = setting(4, "cycles of the cyclical schedule; then beta stays", at_least=1)
+    capacity: float = setting(
+        0.0, "the rate aimed at, beta·|rate − capacity|; 0 is off", unit="nats", at_least=0
+    )
+    capacity_steps: int = setting(0, "linear rise of the capacity from 0", unit="steps", at_least=0)
+    free_bits: float = setting(
+        0.0, "rate that each group of latents has for nothing; 0 is off", unit="nats", at_least=0
+    )
+    free_bits_groups: int = setting(
+        0, "groups of neighbouring latents for free_bits; 0: each latent is one", at_least=0
+    )
+    num_samples: int = setting(1, "samples of z for each image", unit="samples", at_least=1)
+    num_groups: int = setting(1, "groups of samples, of miwae", at_least=1)
+    mix: float = setting(0.05, "weight of the ELBO in ciwae", at_least=0, at_most=1)
+    kl_estimate: str = setting(
+        "closed_form",
+        "the rate of elbo: closed_form where there is one, or sampled",
+        choices=("closed_form", "sampled"),
+    )
+    tc_estimator: str = setting(
+        "weighted",
+        "how beta_tc sees q(z) in a batch: minibatch-weighted or -stratified",
+        choices=("weighted", "stratified"),
+    )
+    dip_lambda: float = setting(
+        10.0, "weight of covariances; that of the variances is 10 times it (dip_i) or the same",
+        at_least=0,
+    )  # fmt: skip
+    info_lambda: float = setting(1000.0, "λ of info: beta + the weight of the MMD²", at_least=0)
 
     def __post_init__(self) -> None:
         validate(self)
+        for fault in _faults(self):
+            raise UserError(fault)
+
+
+def _faults(s: ObjectiveConfig) -> Iterator[str]:
+    """What does not go together, one line each."""
+    name = s.objective
+    if name == "stl" and s.num_samples > 1:
+        yield (
+            f"stl takes num_samples 1, because its gradient is biased for several; got "
+            f"{s.num_samples}: dreg is unbiased"
+        )
+    for option, readers in _READERS.items():
+        default = type(s).__dataclass_fields__[option].default
+        if name not in readers and getattr(s, option) != default:
+            yield f"{option} does nothing for objective {name}, only for {', '.join(readers)}"
+    if s.num_samples % s.num_groups:
+        yield f"num_groups must divide num_samples, {s.num_samples}; got {s.num_groups}"
+    if name == "score_function" and s.num_samples < 2:
+        yield (
+            "score_function needs num_samples ≥ 2, because its baseline is the other samples' "
+            f"mean; got {s.num_samples}"
+        )
+    if name == "info" and s.info_lambda < s.beta:
+        yield f"info_lambda must be ≥ beta, {s.beta:g}; got {s.info_lambda:g}"
+    if (s.kl_schedule == "constant") != (s.kl_warmup == 0):
+        yield (
+            f"kl_schedule {s.kl_schedule} goes with kl_warmup "
+            f"{'0' if s.kl_schedule == 'constant' else '≥ 1'}; got {s.kl_warmup}"
+        )
+    if s.capacity_steps and not s.capacity:
+        yield f"capacity_steps needs capacity > 0; got {s.capacity:g}"
+    if s.free_bits_groups and not s.free_bits:
+        yield f"free_bits_groups needs free_bits > 0; got {s.free_bits:g}"
+    if s.capacity and s.free_bits:
+        yield "capacity and free_bits both bound the rate: give one of them"
+
+
+def kl_weights(config: ObjectiveConfig) -> Callable[[Any], Weights]:
+    """step -> the KL weights at that step."""
+    beta = KL_SCHEDULES[config.kl_schedule](config.beta, config.kl_warmup, config.kl_cycles)
+    capacity = optax.constant_schedule(config.capacity)
+    if config.capacity_steps:
+        capacity = optax.linear_schedule(0.0, config.capacity, config.capacity_steps)
+    return lambda step: Weights(beta(step), capacity(step), config.free_bits)
+
+
+def build(
+    config: ObjectiveConfig, vae: VAE, x_shape: Shape, num_examples: int, c_shape: Shape = (0,)
+) -> Objective:
+    """The objective that a configuration names, tried on shapes alone: whatever does not go with
+    this VAE is a UserError now. num_examples: the size of the training set.
+    """
+    objective = OBJECTIVES[config.objective](config, num_examples)
+    key, step = jax.random.key(0), jnp.zeros((), jnp.int32)
+    batch = Batch(jax.ShapeDtypeStruct((2, *x_shape), jnp.float32),
+                  jax.ShapeDtypeStruct((2, *c_shape), jnp.float32))  # fmt: skip
+    params = jax.eval_shape(vae.init, key)
+    weights = kl_weights(config)
+    jax.eval_shape(
+        lambda params, batch: objective(vae, params, key, batch, weights(step)), params, batch
+    )
+    return objective

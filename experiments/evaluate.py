@@ -1,0 +1,217 @@
+"""How good is a trained model? Its numbers on a whole data set, in nats per image.
+
+    python -m experiments.evaluate runs/mnist-z2-1a2b3c4d --nll_samples=5000
+
+Reads a run directory, leaves RUN_DIR/evaluation-SPLIT.json and a table. Importance-weighted NLL
+with 5,000 samples of 10,000 images of 28×28 and a 500-unit decoder takes about half an hour on two
+CPU cores; --images=1000 a tenth of it.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from experiments import config as configuration
+from experiments import directory as directories
+from vae_jax import annealing, data, disentanglement, evaluation, files, runs
+from vae_jax.settings import UserError, setting, validate
+from vae_jax.types import Batch, unconditional
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated, and how."""
+
+    run_dir: str = setting("", "the run directory")
+    checkpoint: str = setting("best", "best by validation, or last", choices=("best", "last"))
+    split: str = setting("test", "which images", choices=("test", "train", "valid"))
+    images: int = setting(0, "only the first so many; 0 is all", unit="images", at_least=0)
+    data_dir: str = setting("", "where the data set is now; empty: where the training found it")
+    nll_samples: int = setting(
+        5000, "importance samples an image for the NLL", unit="samples", at_least=1
+    )
+    key_seed: int = setting(0, "seed of the samples of z", at_least=0, below=2**32)
+    save: str = setting("", "an .npz file for log p and effective sample size of every image")
+    save_weights: bool = setting(False, "all log-weights too: images × nll_samples numbers")
+    ais_images: int = setting(
+        0, "annealed importance sampling on the first so many; 0 is off", unit="images", at_least=0
+    )
+    ais_temperatures: int = setting(200, "temperatures, 10 leapfrog steps at each", at_least=2)
+    ais_chains: int = setting(8, "chains an image", at_least=1)
+    factors: str = setting(
+        "", "an .npy file of whole numbers [images, factors]: MIG, DCI and FactorVAE score"
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if not self.run_dir:
+            raise UserError("give one RUN_DIR; got none")
+        if self.save_weights and not self.save:
+            raise UserError("save_weights needs a file, such as --save=weights.npz")
+        if self.save and Path(self.save).suffix != ".npz":
+            raise UserError(f"save must end in .npz; got {self.save!r}")
+        if self.save and not Path(self.save).absolute().parent.is_dir():
+            raise UserError(f"save must be in a folder that exists; got {self.save!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    evaluation: EvaluationConfig
+
+
+def main(config: Config) -> int:
+    settings = config.evaluation
+    run = runs.load(settings.run_dir, settings.checkpoint)
+    batch = load_split(run, settings)
+    factors = load_factors(settings, len(batch.x))
+    key = jax.random.key(settings.key_seed)
+    estimate, numbers = likelihood(run, batch, settings, key)
+    numbers |= latents(run, batch, key)
+    if settings.ais_images:
+        numbers |= annealed(run, batch, settings, key)
+    if factors is not None:
+        numbers |= scores(run, batch, factors)
+    result = {"split": settings.split, "images": len(batch.x), "checkpoint": run.meta, **numbers}
+    where = Path(settings.run_dir) / f"evaluation-{settings.split}.json"
+    files.write_json(where, {"settings": dataclasses.asdict(settings), **result})
+    if settings.save:
+        save(Path(settings.save), estimate)
+    print(table(result))
+    print(f"written    {where}{settings.save and ', ' + settings.save}")
+    return 0
+
+
+def load_split(run: runs.Run, settings: EvaluationConfig) -> Batch:
+    """The images that the run was made with, and no others."""
+    described = run.config["settings"]["data"] | (
+        {"data_dir": settings.data_dir} if settings.data_dir else {}
+    )
+    described["dataset"] = run.config["dataset"]["name"]
+    dataset = data.load(data.DataConfig(**described))
+    now = {"settings": {}, "dataset": directories.describe_data(dataset)}
+    faults = directories.differences({"settings": {}, "dataset": run.config["dataset"]}, now)
+    if faults:
+        raise UserError(f"{settings.run_dir}: {'; '.join(faults)}")
+    split = getattr(dataset, settings.split)
+    x = split.x[: settings.images] if settings.images else split.x
+    if len(x) == 0:
+        raise UserError(f"split must be one with images; {settings.split} has none in this run")
+    key = jax.random.key(settings.key_seed)
+    if settings.split == "train" and dataset.binarisation == "dynamic":  # one draw for each image
+        x = np.asarray(data.binarise("dynamic", key, jnp.asarray(x)))
+    return unconditional(x)
+
+
+def load_factors(settings: EvaluationConfig, num_images: int) -> np.ndarray | None:
+    if not settings.factors:
+        return None
+    try:
+        factors = np.load(settings.factors)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"factors {settings.factors} cannot be read as .npy: {error}") from None
+    return disentanglement.check_factors(factors, num_images)
+
+
+def likelihood(
+    run: runs.Run, batch: Batch, settings: EvaluationConfig, key: Any
+) -> tuple[evaluation.LogLikelihood, dict[str, Any]]:
+    """The rate-distortion point and the importance-weighted NLL."""
+    with progress(batch, "NLL") as bar:
+        estimate = evaluation.log_likelihood(
+            run.vae, run.params, batch, key, settings.nll_samples,
+            report=bar.update, keep_weights=settings.save_weights,
+        )  # fmt: skip
+    ess = np.quantile(estimate.ess, (0.0, 0.5))
+    return estimate, {
+        **evaluation.elbo(run.vae, run.params, batch, key),
+        **evaluation.nll(estimate),
+        "nll_samples": settings.nll_samples,
+        "ess_min": float(ess[0]),
+        "ess_median": float(ess[1]),
+    }
+
+
+def latents(run: runs.Run, batch: Batch, key: Any) -> dict[str, Any]:
+    """What the latents carry; less of it where the posterior or the prior is no plain Gaussian."""
+    means = evaluation.posterior_means(run.vae, run.params, batch)
+    numbers: dict[str, Any] = {
+        "latent_dim": means.shape[1],
+        "active_units": int(evaluation.active_units(means).sum()),
+        **evaluation.aggregate_posterior(run.vae, run.params, batch, key),
+    }
+    try:
+        numbers["kl_per_unit"] = evaluation.unit_rates(run.vae, run.params, batch).tolist()
+    except UserError as error:
+        numbers["kl_per_unit"] = None
+        print(f"note       no KL per unit: {error}")
+    return numbers
+
+
+def annealed(run: runs.Run, batch: Batch, settings: EvaluationConfig, key: Any) -> dict[str, Any]:
+    """NLL by AIS, and the gap between the two bounds on images that the model drew."""
+    some = jax.tree.map(lambda a: a[: settings.ais_images], batch)
+    size = (settings.ais_temperatures, settings.ais_chains)
+
+    def estimate(f: Any, name: str) -> Any:
+        with progress(some, name) as bar:
+            return evaluation.per_example(f, run.vae, run.params, key, some, 20, bar.update)
+
+    ais = estimate(annealing.ais(*size), "AIS")
+    bounds = estimate(annealing.bidirectional(*size), "AIS, both ways")
+    log_p = np.logaddexp.reduce(ais.log_w.astype(np.float64), axis=1) - np.log(size[1])
+    n = len(log_p)
+    return {
+        "ais_nll": float(-np.mean(log_p)),
+        "ais_nll_se": float(np.std(log_p, ddof=1) / np.sqrt(n)) if n > 1 else None,
+        "ais_images": n,
+        "ais_acceptance": evaluation.mean(ais.acceptance),
+        "ais_gap": evaluation.mean(bounds.upper) - evaluation.mean(bounds.lower),
+    }
+
+
+def scores(run: runs.Run, batch: Batch, factors: np.ndarray) -> dict[str, float]:
+    codes = evaluation.posterior_means(run.vae, run.params, batch)
+    return {
+        "mig": disentanglement.mig(codes, factors),
+        **disentanglement.dci(codes, factors)._asdict(),
+        "factor_vae_score": disentanglement.factor_vae_score(codes, factors),
+    }
+
+
+def progress(batch: Batch, name: str) -> tqdm:
+    return tqdm(total=len(batch.x), desc=name, unit=" images", disable=None)
+
+
+def save(path: Path, estimate: evaluation.LogLikelihood) -> None:
+    arrays = {"log_p": estimate.log_p, "ess": estimate.ess}
+    if estimate.log_w.shape[1]:
+        arrays["log_w"] = estimate.log_w
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The numbers for a terminal, each with its standard error where it has one."""
+    lines = [f"{result['split']:<11}{result['images']:,} images, nats per image"]
+    kl = result["kl_per_unit"]
+    for name, value in result.items():
+        if isinstance(value, float) and not name.endswith("_se"):
+            error = result.get(f"{name}_se")
+            note = "" if error is None else f" ± {error:.3f}"
+            if name == "mutual_information" and result["at_ceiling"]:
+                note += f"  (within 1 nat of its ceiling, log N = {result['ceiling']:.2f})"
+            lines.append(f"  {name:<20}{value:>10.3f}{note}")
+    lines.append(f"  {'active_units':<20}{result['active_units']:>6} of {result['latent_dim']}")
+    if kl:
+        most = ", ".join(f"{v:.2f}" for v in sorted(kl, reverse=True)[:8])
+        lines.append(f"  {'kl_per_unit':<20}{most}{', …' if len(kl) > 8 else ''}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    configuration.main("experiments.evaluate", main, Config, "run_dir")
