@@ -27,6 +27,7 @@ from vae_jax.types import Key, Scalar
 Gaussian = Normal | MultivariateNormal
 
 
+@jax.jit
 def closed_form_kl(q: Gaussian, p: Gaussian) -> Scalar:
     """KL(q‖p) without a key, for the pairs that need none."""
     return KL[type(q), type(p)](q, p)

@@ -209,7 +209,7 @@ def test_the_quadratic_term_is_stronger_misprint():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("d", [1, 4])
 def test_multivariate_density(seed, d):
     q = full(seed, d)
     x = jnp.asarray(np.random.default_rng(seed + 1).normal(size=d))
@@ -230,15 +230,17 @@ def test_multivariate_density_misprint():
     close(total / np.sqrt(2 * np.pi * det), np.sqrt(2 * np.pi))
 
 
+@jax.jit
+def numpyro_kl(q, p):
+    theirs = [npd.MultivariateNormal(g.mean, scale_tril=g.scale_tril) for g in (q, p)]
+    return npd.kl_divergence(*theirs)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("d", [1, 4])
 def test_kl_of_multivariate_gaussians(seed, d):
     q, p = full(seed, d), full(seed + 10, d)
-    other = npd.kl_divergence(
-        npd.MultivariateNormal(q.mean, scale_tril=q.scale_tril),
-        npd.MultivariateNormal(p.mean, scale_tril=p.scale_tril),
-    )
-    close(closed_form_kl(q, p), other)
+    close(closed_form_kl(q, p), numpyro_kl(q, p))
     (m1, S1), (m2, S2) = ((np.asarray(g.mean), np.asarray(g.covariance)) for g in (q, p))
     inverse = np.linalg.inv(S2)
     log_dets = np.linalg.slogdet(S2)[1] - np.linalg.slogdet(S1)[1]
@@ -280,7 +282,7 @@ def test_bayes_rule(seed):
 def accepted_counts(pixels, flip=0.1):
     """The probabilities that a random image has 0, 1, … flipped pixels and is accepted."""
     h = jnp.arange(pixels + 3.0)  # beyond `pixels` they are 0
-    return np.exp(worlds.glyph_log_accepted(h, pixels, flip))
+    return np.exp(jax.jit(worlds.glyph_log_accepted)(h, pixels, flip))
 
 
 def glyph(pixels, flip=0.1):
