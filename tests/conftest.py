@@ -2,6 +2,9 @@
 
 import os
 
+# Nearly all of the suite is compiling: XLA need not optimise what runs once.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
 from jaxtyping import install_import_hook
 
 # Before anything imports the packages.

@@ -427,7 +427,7 @@ def test_the_covariance_of_z_is_that_of_its_samples():
         return jax.vmap(lambda q, k: jax.vmap(q.sample)(k))(q, keys).reshape(-1, 2)
 
     z = sample(q, jax.random.split(jax.random.key(0), (4, 50_000)))
-    centred = np.asarray(z - z.mean(0), np.float64)
+    centred = np.asarray(z - z.mean(0, keepdims=True), np.float64)
     products = centred[:, :, None] * centred[:, None, :]
     assert np.abs(oracles.z_scores(products, aggregate.covariance(q))).max() < 5
 
@@ -464,7 +464,9 @@ def test_the_full_posterior_can_be_any_gaussian():
     tril = np.linalg.cholesky(covariance)
     np.fill_diagonal(tril, np.log(np.diag(tril)))
     numbers = jnp.asarray([1.0, 2.0, 3.0, *tril[np.tril_indices(3)]])
-    q = full(Net(lambda key: {}, lambda params, x, c: numbers), 3).apply({}, None, None)
+    q = full(Net(lambda key: {}, lambda params, x, c: numbers), 3).apply(
+        {}, jnp.zeros(0), jnp.zeros(0)
+    )
     np.testing.assert_allclose(q.covariance, covariance, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(q.mean, [1, 2, 3])
 

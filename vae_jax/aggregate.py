@@ -75,7 +75,7 @@ _COVARIANCES = {
 
 def covariance_of_means(q: Any) -> Float[Array, "latents latents"]:
     """Cov_x[E(z|x)] over the batch."""
-    centred = q.mean - jnp.mean(q.mean, axis=0)
+    centred = q.mean - jnp.mean(q.mean, axis=0, keepdims=True)
     return centred.T @ centred / len(centred)
 
 

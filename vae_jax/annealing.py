@@ -48,14 +48,17 @@ def _annealing(vae: VAE, params: Params, x: Any, c: Any) -> Annealing:
     )
 
 
-def temperatures(count: int) -> Float[np.ndarray, " count+1"]:
+def temperatures(count: int) -> Float[np.ndarray, " temperatures"]:
     """β_0 = 0 to β_count = 1 along a sigmoid: small steps at both ends (Grosse et al. 2015)."""
     s = 1 / (1 + np.exp(-np.linspace(-4, 4, count + 1)))
     return (s - s[0]) / (s[-1] - s[0])
 
 
 def transition(
-    log_density: Callable[[Array], Scalar], z: Float[Array, " latents"], key: Key, step: Scalar
+    log_density: Callable[[Array], Scalar],
+    z: Float[Array, " latents"],
+    key: Key,
+    step: Scalar | float,
 ) -> tuple[Float[Array, " latents"], Scalar]:
     """One HMC transition with `LEAPFROGS` steps: the next z and the probability of acceptance.
 
@@ -85,8 +88,8 @@ def _tempered(model: Annealing, beta: Array) -> Callable[[Array], Scalar]:
 
 
 def _tune(
-    model: Annealing, key: Key, betas: Float[Array, " T+1"], chains: int
-) -> tuple[Float[Array, " T-1"], Float[Array, " T-1"]]:
+    model: Annealing, key: Key, betas: Float[Array, " temperatures"], chains: int
+) -> tuple[Float[Array, " between"], Float[Array, " between"]]:
     """Step sizes for β_1 … β_{T−1} and the acceptance they had, from a run upwards."""
 
     def visit(carry: Any, inputs: Any) -> Any:

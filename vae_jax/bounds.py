@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from vae_jax.distributions import kl, kl_per_unit
 from vae_jax.model import VAE
 from vae_jax.settings import UserError
-from vae_jax.types import Batch, Key, Params, Scalar
+from vae_jax.types import Batch, Key, Keys, Params, Scalar
 
 
 class Weights(NamedTuple):
@@ -50,14 +50,14 @@ class Draws(NamedTuple):
     rate: Float[Array, "batch samples"]  # KL(q‖p), in closed form where there is one
 
     @property
-    def sampled_rate(self) -> Float[Array, "batch samples"]:
+    def sampled_rate(self) -> Float[Array, "..."]:
         return self.log_posterior - self.log_prior
 
 
 def draw(vae: VAE, params: Params, key: Key, batch: Batch, num_samples: int = 1) -> Draws:
     """`num_samples` independent z for each image, one key each."""
 
-    def example(keys: Key, x: Any, c: Any) -> Draws:
+    def example(keys: Keys, x: Any, c: Any) -> Draws:
         q, p = vae.posterior(params, x, c), vae.prior(params, c)
 
         def one(key: Key) -> Draws:
@@ -70,7 +70,7 @@ def draw(vae: VAE, params: Params, key: Key, batch: Batch, num_samples: int = 1)
     return jax.vmap(example)(_keys(key, batch, num_samples), *batch)
 
 
-def _keys(key: Key, batch: Batch, num_samples: int) -> Key:
+def _keys(key: Key, batch: Batch, num_samples: int) -> Keys:
     return jax.random.split(key, (len(batch.x), num_samples))
 
 
@@ -204,7 +204,7 @@ def _doubly(
     takes β (w̃ − w̃²) from the w̃ of the path through z. The two share their forward pass.
     """
 
-    def example(keys: Key, x: Any, c: Any) -> tuple[Array, Array]:
+    def example(keys: Keys, x: Any, c: Any) -> tuple[Array, Array]:
         q = vae.posterior(params, x, c)
 
         def log_weight(params: Params, z: Any) -> Array:
@@ -240,7 +240,7 @@ def score_function(
             f"mean; got {num_samples}"
         )
 
-    def example(keys: Key, x: Any, c: Any) -> Array:
+    def example(keys: Keys, x: Any, c: Any) -> Array:
         q, p = vae.posterior(params, x, c), vae.prior(params, c)
 
         def one(key: Key) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from vae_jax.settings import UserError
 
 Codes = Float[np.ndarray, "n latents"]
-Factors = Int[np.ndarray, "n factors"]
+Factors = np.ndarray  # whole numbers [n, factors]
 
 
 def check_factors(factors: np.ndarray, num_examples: int) -> Factors:

@@ -13,6 +13,7 @@ from jaxtyping import Key as _Key
 
 Array = jax.Array | np.ndarray  # NumPy's will do
 Key = _Key[jax.Array, ""]  # one typed key, from `jax.random.key`
+Keys = _Key[jax.Array, "..."]  # an array of them
 Params = Any  # a pytree of arrays, as a net's `init` returns it
 Scalar = Float[Array, ""]
 
