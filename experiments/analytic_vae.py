@@ -103,7 +103,7 @@ def train_linear_vae(
         vae, state = carry
         gradient = jax.grad(lambda vae: vae.loss(data, beta))(vae)
         updates, state = optimiser.update(gradient, state)
-        moved = optax.apply_updates(vae, updates)
+        moved: Any = optax.apply_updates(vae, updates)
         world = moved.world._replace(log_scale=start.world.log_scale)
         return (moved._replace(world=world), state), None
 

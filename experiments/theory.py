@@ -88,16 +88,20 @@ def acceptance() -> tuple[Figure, Numbers]:
     pixels, measured, n = np.array([*range(1, 61), 784]), np.array([7, 14, 21, 28, 35]), 10
     counts = np.asarray(accepted_counts(pixels))
     expected = 1 / counts.sum(axis=1)
-    keys, draws = jax.random.split(jax.random.key(0), 100_000), []
-    for d in measured:
-        x, accepted = jax.jit(jax.vmap(glyph(d).propose))(keys)
-        draws.append(len(keys) / int(accepted.sum()))
-    images = [jax.vmap(glyph(35).generate)(keys[:n]), x[np.flatnonzero(accepted)[:n]]]
-    sheets = [np.asarray(i).reshape(n, 7, 5, 1) for i in images]
+    keys = jax.random.split(jax.random.key(0), 100_000)
+    proposals = [jax.jit(jax.vmap(glyph(d).propose))(keys) for d in measured]
+    draws = [len(keys) / int(accepted.sum()) for _, accepted in proposals]
+    x, accepted = proposals[-1]  # of 35 pixels
+    generated = np.asarray(jax.vmap(glyph(35).generate)(keys[:n])).reshape(n, 7, 5, 1)
+    passed = np.asarray(x)[np.flatnonzero(accepted)[:n]].reshape(n, 7, 5, 1)
     h, law = np.arange(36), counts[34, :36] * expected[34]
     binomial = np.array([math.comb(35, k) * FLIP**k * (1 - FLIP) ** (35 - k) for k in h])
     figure = theory_figures.acceptance(
-        *sheets, (pixels[:60], measured), (expected[:60], np.array(draws)), (binomial, law)
+        generated,
+        passed,
+        (pixels[:60], measured),
+        (expected[:60], np.array(draws)),
+        (binomial, law),
     )
     numbers = {
         "random images for one wanted, 35 pixels, exact": expected[34],
@@ -241,7 +245,7 @@ def evidence() -> tuple[Figure, Numbers]:
     }
     for i, name in enumerate(names):
         for d in (10, 20):
-            median = float(bands[1, list(dims).index(d), i])
+            median = float(bands[1, dims.tolist().index(d), i])
             numbers[f"{name}, {d} latents: samples for 10 %"] = median
     return figure, numbers
 

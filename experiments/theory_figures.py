@@ -132,8 +132,8 @@ def gradient_variance(
     """One-sample gradients, and their variance over the number of latents: (exact, measured)."""
     figure, (left, right) = plots.panels(2, 0.7)
     colours = (ORANGE, GREEN, BLUE)
-    span = np.percentile(estimates["score function"], [1, 99])
-    edges = np.linspace(*span, 141)
+    low, high = np.percentile(estimates["score function"], [1, 99])
+    edges = np.linspace(low, high, 141)
     for (name, values), colour in zip(estimates.items(), colours, strict=True):
         density = np.histogram(values, edges)[0] / len(values) / np.diff(edges)
         left.stairs(density, edges, color=colour, linewidth=1, label=name)
