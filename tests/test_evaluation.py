@@ -14,6 +14,7 @@ import oracles
 import pytest
 
 from vae_jax import annealing, disentanglement, evaluation
+from vae_jax.bounds import Weights
 from vae_jax.distributions import MultivariateNormal, Normal, kl
 from vae_jax.settings import UserError
 from vae_jax.types import unconditional
