@@ -8,10 +8,13 @@ Times, in alternating rounds in one process, on random images of MNIST's shape:
     single steps    the same step, called one at a time from Python
     floor           the step's matrix products alone, plus one update of the optimiser alone
 
-and says each as a ratio to the floor; then importing, starting, and memory, each in processes of
-their own. Every flag of `experiments.run` that shapes the step works. About a minute.
+and says each as a ratio to the floor; the convolutional networks' step both ways; the test NLL
+with 5,000 samples, in images/s and as a share of the machine's rate of matrix products; then
+importing, starting, and memory, each in processes of their own. Every flag of `experiments.run`
+that shapes the step works. Two minutes.
 """
 
+import dataclasses
 import resource
 import statistics
 import subprocess
@@ -30,10 +33,13 @@ import optax
 
 from experiments import config as configuration
 from experiments.config import Config
-from vae_jax import data, model, objectives, training
+from vae_jax import data, evaluation, model, networks, objectives, training, types
 
 SHAPE, NUM_IMAGES = (28, 28, 1), 60_000
 STEPS, ROUNDS = 100, 7
+CONVOLUTIONAL = ("conv", "resnet")
+CONVOLUTIONAL_STEPS, CONVOLUTIONAL_ROUNDS = 5, 3
+NLL_IMAGES, NLL_SAMPLES = 100, 5000
 
 
 def main(config: Config) -> None:
@@ -53,26 +59,68 @@ def main(config: Config) -> None:
         "  optimiser": times["optimiser"],
     }
     m, batch = config.model, config.training.batch_size
+    device = jax.devices()[0].device_kind
     print(
-        f"{m.network} {m.widths}, latent_dim {m.latent_dim}, batch {batch}, on {jax.devices()[0]}"
+        f"{m.network} {networks.widths(m)}, latent_dim {m.latent_dim}, batch {batch}, on {device}"
     )
     print(f"{'':<20}{'ms a step':>12}{'ratio to floor':>16}{'images/s':>12}")
     for name, seconds in rows.items():
         ratio = statistics.median(s / f for s, f in zip(seconds, floor, strict=True))
         step = statistics.median(seconds)
         print(f"{name:<20}{1e3 * step:>12.2f}{ratio:>16.2f}{batch / step:>12,.0f}")
+    convolutional(config)
+    test_nll(config)
     start_up()
 
 
-def alternate(workloads: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+def alternate(
+    workloads: dict[str, Callable[[], Any]], steps: int = STEPS, rounds: int = ROUNDS
+) -> dict[str, list[float]]:
     """Seconds a step of each workload in each round; the first round compiles and is dropped."""
     times = {name: [] for name in workloads}
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         for name, work in workloads.items():
             started = time.perf_counter()
             jax.block_until_ready(work())
-            times[name].append((time.perf_counter() - started) / STEPS)
+            times[name].append((time.perf_counter() - started) / steps)
     return {name: seconds[1:] for name, seconds in times.items()}
+
+
+def convolutional(config: Config) -> None:
+    """The loop and single steps of the convolutional networks, and how they compare."""
+    steps, batch = CONVOLUTIONAL_STEPS, config.training.batch_size
+    print(f"{'':<20}{'ms a step':>12}{'single steps':>16}{'images/s':>12}")
+    for network in CONVOLUTIONAL:
+        shape = dataclasses.replace(config.model, network=network, widths="auto")
+        settings = dataclasses.replace(config, model=shape)
+        both = {"loop": compiled_loop(settings, steps), "single": single_steps(settings, steps)}
+        times = alternate(both, steps, CONVOLUTIONAL_ROUNDS)
+        loop, single = statistics.median(times["loop"]), statistics.median(times["single"])
+        print(f"{network:<20}{1e3 * loop:>12.1f}{1e3 * single:>16.1f}{batch / loop:>12,.0f}")
+
+
+def test_nll(config: Config) -> None:
+    """Images/s of the importance-weighted NLL, and its decoder's share of the matrix rate."""
+    vae = model.build(config.model, SHAPE)
+    params = vae.init(jax.random.key(0))
+    x = np.random.default_rng(0).random((NLL_IMAGES, *SHAPE), np.float32)
+    data, key = types.unconditional(x), jax.random.key(0)
+    side = 2048
+    square = jnp.ones((side, side))
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    work = {
+        "nll": lambda: evaluation.log_likelihood(vae, params, data, key, NLL_SAMPLES).log_p,
+        "matrix": lambda: product(square),
+    }
+    times = alternate(work, 1, 3)
+    seconds, rate = (
+        statistics.median(times["nll"]),
+        2 * side**3 / statistics.median(times["matrix"]),
+    )
+    weights = [leaf.size for leaf in jax.tree.leaves(params["likelihood"]) if leaf.ndim == 2]
+    share = 2 * sum(weights) * NLL_SAMPLES * NLL_IMAGES / seconds / rate
+    print(f"{f'NLL, {NLL_SAMPLES:,} samples':<20}{NLL_IMAGES / seconds:>10.1f} images/s, "
+          f"{100 * share:.0f} % of the matrix rate, {rate / 1e9:,.0f} GFLOP/s")  # fmt: skip
 
 
 def make_step(config: Config) -> tuple[Any, Any, Any]:
@@ -94,25 +142,25 @@ def images(config: Config) -> tuple[Any, Any]:
     return jnp.asarray(rows), jnp.asarray(order)
 
 
-def compiled_loop(config: Config) -> Callable[[], Any]:
+def compiled_loop(config: Config, steps: int = STEPS) -> Callable[[], Any]:
     step, prepare, state = make_step(config)
     run, (rows, order), key = training.make_run(step, prepare), images(config), jax.random.key(0)
-    return lambda: run(jax.tree.map(jnp.copy, state), key, rows, order, 0, STEPS)
+    return lambda: run(jax.tree.map(jnp.copy, state), key, rows, order, 0, steps)
 
 
-def single_steps(config: Config) -> Callable[[], Any]:
+def single_steps(config: Config, steps: int = STEPS) -> Callable[[], Any]:
     step, prepare, start = make_step(config)
     (rows, order), key = images(config), jax.random.key(0)
 
     @partial(jax.jit, donate_argnums=0)
-    def one(state: Any, i: Any) -> Any:
+    def one(state: Any, rows: Any, order: Any, i: Any) -> Any:
         keys = jax.random.split(jax.random.fold_in(key, state.step))
         return step(state, keys[1], prepare(keys[0], rows[order[i]]))
 
     def work() -> Any:
         state = jax.tree.map(jnp.copy, start)
-        for i in range(STEPS):
-            state, _ = one(state, i)
+        for i in range(steps):
+            state, _ = one(state, rows, order, i)
         return state
 
     return work

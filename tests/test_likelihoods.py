@@ -175,6 +175,9 @@ def test_settings_reach_the_likelihood():
     fixed = p(likelihood="laplace", likelihood_scale="0.25")
     np.testing.assert_allclose(np.exp(fixed.log_scale), 0.25, rtol=1e-6)
     assert np.exp(p(likelihood="gaussian", scale_floor=0.1).log_scale).min() > 0.3
+    assert isinstance(p(likelihood="gaussian", likelihood_scale="optimal"), StudentT)
+    with pytest.raises(UserError, match="optimal goes with likelihood gaussian"):
+        ModelConfig(likelihood="laplace", likelihood_scale="optimal")
 
 
 @pytest.mark.parametrize(

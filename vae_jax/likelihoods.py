@@ -169,15 +169,15 @@ def _located(net: Net, scale: float | str, floor: float) -> Net:
 
 
 def parse_scale(text: str) -> float | str:
-    """'0.1' -> 0.1; 'learned' and 'per_pixel' as they are. Raises ValueError."""
-    if text in ("learned", "per_pixel"):
+    """'0.1' -> 0.1; 'learned', 'per_pixel' and 'optimal' as they are. Raises ValueError."""
+    if text in ("learned", "per_pixel", "optimal"):
         return text
     try:
         scale = float(text)
     except ValueError:
         scale = math.nan
     if not 0 < scale < math.inf:
-        raise ValueError("learned, per_pixel or a positive number such as 0.1")
+        raise ValueError("learned, per_pixel, optimal or a positive number such as 0.1")
     return scale
 
 
@@ -210,7 +210,11 @@ LIKELIHOODS = {
     "continuous_bernoulli": lambda settings, decoder, x_shape: continuous_bernoulli(
         decoder(x_shape)
     ),
-    "gaussian": _scaled(gaussian),
+    "gaussian": lambda settings, decoder, x_shape: (
+        student_t(decoder(x_shape), settings.scale_floor)
+        if settings.likelihood_scale == "optimal"
+        else _scaled(gaussian)(settings, decoder, x_shape)
+    ),
     "laplace": _scaled(laplace),
     "student_t": lambda settings, decoder, x_shape: student_t(
         decoder(x_shape), settings.scale_floor

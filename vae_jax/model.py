@@ -70,7 +70,8 @@ class ModelConfig:
     likelihood_scale: str = setting(
         "learned",
         "gaussian, laplace: scale of the pixels, where white is 1: a number; learned, one for all "
-        "(at its best the root mean squared error, as in σ-VAE); per_pixel, by the decoder",
+        "(at its best the root mean squared error, as in σ-VAE); per_pixel, by the decoder; "
+        "gaussian: optimal, for each image its own at its best, made a density (student_t)",
         parse=parse_scale,
     )
     scale_floor: float = setting(
@@ -83,6 +84,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.likelihood_scale == "optimal" and self.likelihood != "gaussian":
+            raise UserError(
+                f"likelihood_scale optimal goes with likelihood gaussian; got {self.likelihood}"
+            )
         if self.output_bias == "data_mean" and self.likelihood not in AT_MEAN:
             raise UserError(
                 f"output_bias data_mean goes with likelihood {' or '.join(AT_MEAN)}; "
