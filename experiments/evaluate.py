@@ -192,7 +192,7 @@ def save(path: Path, estimate: evaluation.LogLikelihood) -> None:
     if estimate.log_w.shape[1]:
         arrays["log_w"] = estimate.log_w
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def table(result: dict[str, Any]) -> str:

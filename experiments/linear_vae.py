@@ -21,6 +21,7 @@ decoder is linear, so the expectation over z in the ELBO is exact too: nothing i
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -123,7 +124,7 @@ def train(x: np.ndarray, config: LinearConfig) -> Params:
     def loss(params: Params) -> Scalar:
         return exact_elbo(vae, params, key, batch, Weights())[0]
 
-    value_and_gradient = optax.value_and_grad_from_state(loss)
+    value_and_gradient: Callable[..., Any] = optax.value_and_grad_from_state(loss)
 
     @jax.jit
     def step(params: Params, state: Any) -> tuple[Params, Any, Scalar]:
@@ -131,7 +132,7 @@ def train(x: np.ndarray, config: LinearConfig) -> Params:
         updates, state = optimiser.update(
             gradient, state, params, value=value, grad=gradient, value_fn=loss
         )
-        return optax.apply_updates(params, updates), state, -value  # pyright: ignore[reportReturnType]
+        return optax.apply_updates(params, updates), state, -value
 
     params = vae.init(key)
     state = optimiser.init(params)

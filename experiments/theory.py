@@ -275,7 +275,7 @@ def noise_and_weight() -> tuple[Figure, Numbers]:
 
     ones = np.ones_like(at)
     trained = {"noise σ², β = 1": train(at, ones), "noise 1, β = σ²": train(ones, at)}
-    trained = {name: tuple(map(np.asarray, values)) for name, values in trained.items()}
+    trained = {name: (np.asarray(r), np.asarray(e)) for name, (r, e) in trained.items()}
     rates, error = map(np.asarray, best(variance))
     figure = theory_figures.noise_and_weight(variance, rates, error, at, trained, spectrum)
     exact = np.asarray(best(at)[0])

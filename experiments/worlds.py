@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import binom
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vae_jax.distributions import KL, LOG_2PI, MultivariateNormal, Normal
 from vae_jax.model import VAE, assemble
 from vae_jax.networks import Net
 from vae_jax.priors import standard
-from vae_jax.types import Key, Scalar
+from vae_jax.types import Array, Key, Scalar
 
 Gaussian = Normal | MultivariateNormal
 

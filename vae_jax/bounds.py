@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vae_jax.distributions import kl, kl_per_unit
 from vae_jax.model import VAE
 from vae_jax.settings import UserError
-from vae_jax.types import Batch, Key, Keys, Params, Scalar
+from vae_jax.types import Array, Batch, Key, Keys, Params, Scalar
 
 
 class Weights(NamedTuple):

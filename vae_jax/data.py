@@ -305,7 +305,7 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    sizes = [f"{len(dataset[i].x):,} {dataset._fields[i]}" for i in (2, 3, 4)]
+    sizes = [f"{len(getattr(dataset, s).x):,} {s}" for s in ("train", "valid", "test")]
     shape = "×".join(map(str, dataset.x_shape))
     print(f"{dataset.name}, {shape}: {', '.join(sizes)} images; {dataset.source}")
     return 0

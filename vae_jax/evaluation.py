@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 
 from vae_jax.distributions import kl_per_unit
 from vae_jax.model import VAE, log_weight, rate_distortion
-from vae_jax.types import Batch, Key, Params
+from vae_jax.types import Array, Batch, Key, Params
 
 PRECISION = "highest"
 ACTIVE = 0.01  # a unit is active when Var_x(E[z|x]) exceeds this (Burda et al. 2016, §5.2)
@@ -122,10 +122,10 @@ class LogLikelihood(NamedTuple):
     themselves, [n, K], where they were asked for; else [n, 0].
     """
 
-    log_p: Float[np.ndarray, " n"]
-    variance: Float[np.ndarray, " n"]
-    ess: Float[np.ndarray, " n"]
-    log_w: Float[np.ndarray, "n samples"]
+    log_p: Float[Array, " n"]
+    variance: Float[Array, " n"]
+    ess: Float[Array, " n"]
+    log_w: Float[Array, "n samples"]
 
 
 @functools.cache

@@ -124,7 +124,8 @@ def read_characters(path: Path) -> np.ndarray:
         with zipfile.ZipFile(path) as archive:
             for name in sorted(n for n in archive.namelist() if re.search(r"/\d+_\d+\.png$", n)):
                 with Image.open(io.BytesIO(archive.read(name))) as image:
-                    ink = Image.fromarray(np.where(image.convert("1"), np.uint8(0), np.uint8(255)))
+                    white = np.asarray(image.convert("1"))
+                ink = Image.fromarray(np.where(white, np.uint8(0), np.uint8(255)))
                 small = np.asarray(ink.resize((28, 28), Image.Resampling.BOX))
                 characters.setdefault(name.rsplit("/", 1)[0], []).append(small)
         return np.stack([np.stack(drawings) for drawings in characters.values()])

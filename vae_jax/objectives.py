@@ -240,7 +240,7 @@ def _faults(s: ObjectiveConfig) -> Iterator[str]:
 def kl_weights(config: ObjectiveConfig) -> Callable[[Any], Weights]:
     """step -> the KL weights at that step."""
     beta = KL_SCHEDULES[config.kl_schedule](config.beta, config.kl_warmup, config.kl_cycles)
-    capacity = optax.constant_schedule(config.capacity)
+    capacity: Callable[[Any], Any] = optax.constant_schedule(config.capacity)
     if config.capacity_steps:
         capacity = optax.linear_schedule(0.0, config.capacity, config.capacity_steps)
     return lambda step: Weights(beta(step), capacity(step), config.free_bits)

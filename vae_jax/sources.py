@@ -68,7 +68,7 @@ def _download(
 def _prepared(name: str, data_dir: Path) -> Table | None:
     if found := fetch.read_prepared(name, data_dir):
         splits, folder = found
-        return Table(name, f"{folder}, prepared by tensorflow-datasets", **splits)
+        return Table(name, f"{folder}, prepared by tensorflow-datasets", **splits, factors=())
     return None
 
 
@@ -124,14 +124,15 @@ def _binarized_mnist(data_dir: Path) -> Table:
         if path.is_file():
             packed = formats.read_npz(path, _AMAT)
             splits = {split: _unpacked(packed[split], f"{path}: {split}") for split in _AMAT}
-            return Table(name, str(path), **splits)
+            return Table(name, str(path), **splits, factors=())
     files, source = _local(name, data_dir, tuple(_AMAT.values()))
     if not files:
         if prepared := _prepared(name, data_dir):
             return prepared
         files, source = _download(name, data_dir, tuple(_AMAT.values()))
     rows = {split: formats.read_amat(files[file], 784) for split, file in _AMAT.items()}
-    return Table(name, source, **{split: _binary(x) for split, x in rows.items()})
+    splits = {split: _binary(x) for split, x in rows.items()}
+    return Table(name, source, **splits, factors=())
 
 
 def _unpacked(packed: np.ndarray, what: str) -> Split:
@@ -173,7 +174,7 @@ def _omniglot(data_dir: Path) -> Table:
             replacing(folders[0] / name) as unfinished,
             open(unfinished, "wb") as file,
         ):
-            np.savez_compressed(file, **images)
+            np.savez_compressed(file, allow_pickle=False, **images)
     splits, first = {}, 0
     for split, key in (("train", "background"), ("test", "evaluation")):
         splits[split] = _characters(images[key], first, f"{source}: {key}")
@@ -224,7 +225,7 @@ def _dsprites(data_dir: Path) -> Table:
     x *= np.uint8(255)
     names = ("shape", "scale", "orientation", "x", "y")
     factors = classes[:, 1:].astype(np.int32)
-    sizes = dict(zip(names, (factors.max(0) + 1).tolist(), strict=True))
+    sizes: dict[str, int] = dict(zip(names, (factors.max(0) + 1).tolist(), strict=True))
     return _factorial("dsprites", source, x[..., None], factors, sizes)
 
 
@@ -278,7 +279,7 @@ def _npz(dataset: str) -> Table:
 def _catalogue(name: str, data_dir: Path) -> Table:
     splits, folder = fetch.catalogue(name, data_dir)
     source = f"{folder}, prepared by tensorflow-datasets"
-    return Table(name.replace("/", "-"), source, **splits)
+    return Table(name.replace("/", "-"), source, **splits, factors=())
 
 
 DATASETS: dict[str, Callable[[Path], Table]] = {

@@ -103,12 +103,16 @@ def _take(a: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
     return block
 
 
+class _End:
+    """What follows the last item."""
+
+
 def prefetched(items: Iterator[T]) -> Iterator[T]:
     """The same items, each made in a thread while the one before it is in use."""
-    pool, end = ThreadPoolExecutor(1), object()
+    pool, end = ThreadPoolExecutor(1), _End()
     try:
         waiting = pool.submit(next, items, end)
-        while (item := waiting.result()) is not end:
+        while not isinstance(item := waiting.result(), _End):
             waiting = pool.submit(next, items, end)
             yield item
     finally:

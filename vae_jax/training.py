@@ -137,7 +137,7 @@ def make_step(
     return step
 
 
-def make_run(step: Step, prepare: Prepare) -> Callable[..., Any]:
+def make_run(step: Step, prepare: Prepare) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Many steps as one program: (state, key, data, order, first, count) -> (state, metrics).
 
     Takes `count` steps on rows order[first], order[first + 1], … of `data`: a pytree of arrays
