@@ -182,18 +182,18 @@ class Glyph(NamedTuple):
         return x, jax.random.bernoulli(u_key, jnp.exp(self.log_posterior(x)))
 
 
-def glyph_log_likelihood(h: Array, pixels: Array | int, flip: float) -> Array:
+def glyph_log_likelihood(h: Array, pixels: Array | int, flip: Scalar | float) -> Array:
     """log p(X|z=1) of an image with h flipped pixels; log p(X|z=0) is −pixels·log 2 for each."""
     return h * jnp.log(flip) + (pixels - h) * jnp.log1p(-flip)
 
 
-def glyph_log_posterior(h: Array, pixels: Array | int, flip: float) -> Array:
+def glyph_log_posterior(h: Array, pixels: Array | int, flip: Scalar | float) -> Array:
     """log p(z=1|X) by Bayes' rule; p(z=0) = p(z=1) = ½."""
     log_odds = glyph_log_likelihood(h, pixels, flip) + pixels * jnp.log(2.0)
     return jax.nn.log_sigmoid(log_odds)
 
 
-def glyph_log_accepted(h: Array, pixels: Array | int, flip: float) -> Array:
+def glyph_log_accepted(h: Array, pixels: Array | int, flip: Scalar | float) -> Array:
     """log of the probability that a random image has h flipped pixels and is accepted.
 
     Over all h = 0..pixels these probabilities add up to that of being accepted; for h > pixels

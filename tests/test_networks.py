@@ -201,7 +201,7 @@ def test_residual_blocks_start_as_the_identity_where_their_last_kernel_is_zero()
         jnp.zeros_like, params["Residual_0"]["Convolution_1"]
     )
     linear = params["Convolution_0"]
-    h = jnp.ravel(convolve(x, linear["kernel"], 2) + linear["bias"])
+    h = jnp.ravel(convolve(x, linear["kernel"], 2) + linear["bias"][None, None])
     expected = networks.mlp((3,)).encoder([(8,)], (2,)).apply(params["MLP_0"], h)
     np.testing.assert_allclose(encoder.apply(params, x), expected, rtol=1e-5)
 

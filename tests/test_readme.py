@@ -9,7 +9,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 def test_the_example_runs(capsys):
     """In under 20 lines, and it learns: the ELBO rises over the epochs."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(code.strip().splitlines()) <= 20
+    assert len([line for line in code.splitlines() if line.strip()]) < 20
     exec(compile(code, "README.md", "exec"), {})
     losses = [float(text) for text in re.findall(r"loss (\S+)", capsys.readouterr().out)]
     assert len(losses) > 1 and losses[-1] < losses[0]

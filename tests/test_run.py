@@ -18,7 +18,7 @@ from PIL import Image
 import vae_jax
 from experiments import run as job
 from experiments.config import parse
-from vae_jax import checkpoints, data
+from vae_jax import checkpoints, data, fetch
 from vae_jax.settings import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -159,7 +159,7 @@ def test_mnist_files_and_default_directory(tmp_path, monkeypatch):
 
 
 def test_a_substitute_is_announced(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(data, "_reachable", lambda url, seconds=3.0: False)
+    monkeypatch.setattr(fetch, "reachable", lambda url, seconds=3.0: False)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
     monkeypatch.chdir(tmp_path)
     flags = ["--widths=8", "--epochs=1", "--nll_samples=2"]

@@ -12,7 +12,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from vae_jax.types import Array
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -55,7 +57,7 @@ def _patches(x: Float[Array, "h w c"], size: int, stride: int) -> Float[Array, "
 
 def convolve_transposed(
     x: Float[Array, "h w c"], kernel: Float[Array, "k k c f"], native: bool | None = None
-) -> Float[Array, "2h 2w f"]:
+) -> Float[Array, "h2 w2 f"]:
     """Transposed convolution of stride 2, to twice the size; the kernel's size k is even.
 
     Pixel (y, x) adds its vector times kernel[i, j] to output (2y + i − k/2 + 1, 2x + j − k/2 + 1).

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vae_jax.convolutions import convolve, convolve_transposed
+from vae_jax.types import Array
 
 Shape = tuple[int, ...]
 Initialiser = Callable[..., Array]  # (key, shape, dtype) -> array
@@ -29,12 +30,12 @@ def gated(value: Array, gate: Array) -> Array:
 class Style(NamedTuple):
     """What the layers of a network have in common.
 
-    dtype: of the arithmetic; parameters stay float32.
+    dtype: of the arithmetic, or None for that of inputs and weights; weights stay as they are.
     """
 
     activation: Callable[..., Array] = nn.relu
     initialiser: Initialiser = nn.initializers.lecun_normal()
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
 
 PLAIN = Style()
@@ -47,8 +48,17 @@ def activated(style: Style, layer: Callable[[], nn.Module], x: Array) -> Array:
     return style.activation(layer()(x))
 
 
+def cast(x: Array, dtype: Any) -> Array:
+    return x if dtype is None else x.astype(dtype)
+
+
+def widened(x: Array) -> Array:
+    """At least float32: what leaves a network is exact enough to sum."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def joined(inputs: Sequence[Array], dtype: Any) -> Float[Array, " n"]:
-    return jnp.concatenate([jnp.ravel(x) for x in inputs]).astype(dtype)
+    return cast(jnp.concatenate([jnp.ravel(x) for x in inputs]), dtype)
 
 
 def find(part: Shape, whole: Shape) -> int | None:
@@ -74,7 +84,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " features"]:
         if x.shape[-1] == 0:
-            return self.param("bias", self.bias, (self.features,)).astype(self.style.dtype)
+            return cast(self.param("bias", self.bias, (self.features,)), self.style.dtype)
         return nn.Dense(
             self.features,
             dtype=self.style.dtype,
@@ -97,14 +107,15 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h2 w2 f"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.style.initialiser, shape).astype(self.style.dtype)
+        kernel = cast(self.param("kernel", self.style.initialiser, shape), self.style.dtype)
         if self.up:
             y = convolve_transposed(x, kernel)[: self.up[0], : self.up[1]]
         else:
             y = convolve(x, kernel, self.stride)
         if not self.use_bias:
             return y
-        return y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
+        return y + bias[None, None]
 
 
 class Residual(nn.Module):
@@ -150,7 +161,7 @@ class MLP(nn.Module):
         for width in self.widths:
             h = activated(self.style, lambda: Dense(width, self.style), h)
         y = Dense(math.prod(self.output_shape), self.style, self.bias)(h)
-        return y.reshape(self.output_shape).astype(jnp.float32)
+        return widened(y.reshape(self.output_shape))
 
 
 class ImageEncoder(nn.Module):
@@ -171,7 +182,7 @@ class ImageEncoder(nn.Module):
         size = next(x.shape[:2] for x in inputs if x.ndim == 3)
         images = [x for x in inputs if x.ndim == 3 and x.shape[:2] == size]
         others = [x for x in inputs if x.ndim != 3 or x.shape[:2] != size]
-        h = jnp.concatenate(images, axis=-1).astype(self.style.dtype)
+        h = cast(jnp.concatenate(images, axis=-1), self.style.dtype)
         for width in self.widths:
             h = _stage(
                 self.style, lambda: Convolution(width, 4, 2, style=self.style), h, self.blocks
@@ -210,7 +221,7 @@ class ImageDecoder(nn.Module):
             h = _stage(style, lambda: Convolution(width, 4, up=size, style=style), h, self.blocks)
         channels = math.prod(self.output_shape) // math.prod(larger[0])
         last = Convolution(channels, 4, up=larger[0], use_bias=self.start is None, style=style)
-        y = self._arranged(last(h)).astype(jnp.float32)
+        y = widened(self._arranged(last(h)))
         return y if self.start is None else y + self.param("bias", self.start, self.output_shape)
 
     def _arranged(self, y: Float[Array, "h w channels"]) -> Array:

@@ -18,12 +18,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import UInt8
 
 from vae_jax.distributions import Bernoulli, Laplace, Normal, StudentT
 from vae_jax.networks import Net, Shape
 from vae_jax.pixels import LEVELS, Beta, Categorical, ContinuousBernoulli, DiscretizedLogistic
-from vae_jax.types import Key, Params
+from vae_jax.types import Array, Key, Params
 
 FLOOR = 0.004  # about one grey level, 1/255
 START = -math.log(12) / 2

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from vae_jax.layers import (
     MLP,
@@ -27,7 +26,7 @@ from vae_jax.layers import (
 )
 from vae_jax.layers import find as find_shape
 from vae_jax.settings import UserError
-from vae_jax.types import Key, Params
+from vae_jax.types import Array, Key, Params
 
 
 class Net(NamedTuple):
@@ -161,7 +160,7 @@ INITIALISERS: dict[str, Initialiser] = {
     "truncated_normal": _initialisers.truncated_normal(0.02),  # Radford et al. 2016
 }
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 # name -> function of the settings
 NETWORKS = {

@@ -287,7 +287,7 @@ def panels(count: int, aspect: float = 0.8, right: int = 20) -> tuple[Figure, li
     each = _PAGE // count
     width = each - 104 - right  # room for tick labels and the axis's name
     height = round(aspect * width)
-    figure = _figure(_PAGE, height + 122)
+    figure = Figure((_PAGE / DPI, (height + 122) / DPI), DPI)
     row = [_axes(figure, 104 + i * each, 76, width, height) for i in range(count)]
     for axes in row:
         axes.spines[["top", "right"]].set_visible(False)

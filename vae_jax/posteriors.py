@@ -5,11 +5,10 @@ A posterior is a `Net` with `apply(params, x, condition)`, made of a net for the
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from vae_jax.distributions import MultivariateNormal, Normal
 from vae_jax.networks import Net
-from vae_jax.types import Params
+from vae_jax.types import Array, Params
 
 
 def diagonal(net: Net) -> Net:

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from vae_jax.distributions import Normal
 from vae_jax.networks import Net
-from vae_jax.types import Key, Params
+from vae_jax.types import Array, Key, Params
 
 
 def standard(latent_dim: int) -> Net:
