@@ -391,6 +391,7 @@ def test_the_optimum_of_the_linear_vae_is_the_likelihood_at_its_maximum():
         optimum(x, 6)
 
 
+@pytest.mark.slow
 def test_the_linear_vae_learns_its_optimum_and_never_passes_it():
     from experiments import linear_vae
 

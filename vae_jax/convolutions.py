@@ -35,8 +35,8 @@ def convolve(
     """
     if _accelerated() if native is None else native:
         strides = (stride, stride)
-        one = jax.lax.conv_general_dilated(x[None], kernel, strides, "SAME", None, None, _LAYOUT)
-        return one[0]
+        x, kernel = jnp.asarray(x)[None], jnp.asarray(kernel)
+        return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", None, None, _LAYOUT)[0]
     patches = _patches(x, len(kernel), stride)
     y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
     return y.reshape(*patches.shape[:2], -1)
@@ -63,8 +63,8 @@ def convolve_transposed(
     Pixel (y, x) adds its vector times kernel[i, j] to output (2y + i − k/2 + 1, 2x + j − k/2 + 1).
     """
     if _accelerated() if native is None else native:
-        flipped = kernel[::-1, ::-1]
-        return jax.lax.conv_transpose(x[None], flipped, (2, 2), "SAME", None, _LAYOUT)[0]
+        x, flipped = jnp.asarray(x)[None], jnp.asarray(kernel)[::-1, ::-1]
+        return jax.lax.conv_transpose(x, flipped, (2, 2), "SAME", None, _LAYOUT)[0]
     (h, w, c), size, f = x.shape, len(kernel), kernel.shape[-1]
     half = size // 2
     y = x.reshape(-1, c) @ jnp.moveaxis(kernel, 2, 0).reshape(c, -1)
