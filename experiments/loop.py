@@ -97,7 +97,7 @@ def _diverged(progress: training.Progress, directory: Path) -> str:
 def progress_bar(config: Config, num_images: int, step: int) -> tqdm:
     """One bar, on a terminal only."""
     steps_per_epoch, total = training.length(config.training, num_images)
-    layout = "{desc} |{bar:20}| {postfix} {rate_fmt}, {remaining} left"
+    layout = "{desc} |{bar:20}| {rate_fmt}, {remaining} left"
     return tqdm(
         initial=step * config.training.batch_size,
         total=total * config.training.batch_size,
@@ -110,11 +110,10 @@ def progress_bar(config: Config, num_images: int, step: int) -> tqdm:
 
 
 def show(bar: tqdm, progress: training.Progress, config: Config) -> None:
-    bar.set_description_str(
-        f"epoch {progress.epoch:.4g}/{progress.total_steps / progress.steps_per_epoch:g}", False
-    )
-    names = ("loss", "rate", "distortion")
-    bar.set_postfix_str(" ".join(f"{n} {progress.metrics[n]:.2f}" for n in names), False)
+    total = progress.total_steps / progress.steps_per_epoch
+    numbers = {name: progress.metrics[name] for name in ("loss", "rate", "distortion")}
+    shown = ", ".join(f"{name} {number:.2f}" for name, number in numbers.items())
+    bar.set_description_str(f"epoch {progress.epoch:.4g}/{total:g}: {shown}", False)
     bar.update(progress.chunk * config.training.batch_size)
 
 
