@@ -164,7 +164,8 @@ def test_a_substitute_is_announced(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = ["--widths=8", "--epochs=1", "--nll_samples=2"]
     assert job.main(parse(flags)) == 0
-    assert "digits" in capsys.readouterr().out.splitlines()[0]
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "going on with digits in place of MNIST" in first
     (directory,) = Path("runs").iterdir()
     assert directory.name.startswith("digits-z2-")
     config = json.loads((directory / "config.json").read_text())

@@ -276,7 +276,9 @@ def load(config: DataConfig) -> Dataset:
         if config.dataset != "auto":
             raise
         table = sources.digits(data_dir)._replace(source="scikit-learn, in place of MNIST")
-        return _finish(table, config)._replace(fallback=str(error))
+        return _finish(table, config)._replace(
+            fallback=f"going on with digits in place of MNIST: {error}"
+        )
 
 
 # The command line ---------------------------------------------------------------------------------
