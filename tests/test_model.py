@@ -55,7 +55,15 @@ def check(config, c_shape=(0,)):
         assert jnp.isfinite(leaf).all() and leaf.dtype == jnp.float32
 
 
-MODELS = list(itertools.product(NETWORKS, POSTERIORS, PRIORS, LIKELIHOODS))
+def quick(network: str, posterior: str, prior: str, likelihood: str) -> bool:
+    """Every part once: all networks and posteriors with one likelihood, all likelihoods with one."""
+    return likelihood == "bernoulli" or (network, posterior) == ("mlp", "diagonal")
+
+
+MODELS = [
+    parts if quick(*parts) else pytest.param(*parts, marks=pytest.mark.slow)
+    for parts in itertools.product(NETWORKS, POSTERIORS, PRIORS, LIKELIHOODS)
+]
 
 
 @pytest.mark.parametrize("network, posterior, prior, likelihood", MODELS)
