@@ -56,7 +56,7 @@ def check(config, c_shape=(0,)):
 
 
 def quick(network: str, posterior: str, prior: str, likelihood: str) -> bool:
-    """Every part once: all networks and posteriors with one likelihood, all likelihoods with one."""
+    """Every part: all networks and posteriors with one likelihood, all likelihoods with one net."""
     return likelihood == "bernoulli" or (network, posterior) == ("mlp", "diagonal")
 
 
