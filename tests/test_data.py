@@ -7,7 +7,6 @@ files) and tfds/ (sets prepared by tensorflow-datasets).
 import gzip
 import hashlib
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,42 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from data_helpers import load, one_line, real
 from idx import idx_bytes, write_idx_set
 
-from vae_jax import data, draws, fetch
+from vae_jax import data, draws
 from vae_jax.data import DataConfig, DataError, Split
 
 LEVELS = np.arange(256)
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch, tmp_path):
-    """Neither the network nor the data folder of whoever runs the tests."""
-    monkeypatch.setattr(fetch, "reachable", lambda url, seconds=3.0: False)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "default"))
-
-
-def real(name: str) -> Path:
-    """A folder of real data; where it is missing the test is skipped, but never by CI."""
-    root = os.environ.get("VAE_JAX_TEST_DATA", "")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VAE_JAX_TEST_DATA does not name a folder of real data")
-    folder = Path(root, name)
-    if not folder.is_dir():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{folder} is missing")
-    return folder
-
-
-def load(folder="", dataset="mnist", binarisation="none", **settings):
-    return data.load(
-        DataConfig(data_dir=str(folder), dataset=dataset, binarisation=binarisation, **settings)
-    )
-
-
-def one_line(error) -> str:
-    text = str(error.value)
-    assert isinstance(error.value, DataError) and text and "\n" not in text
-    return text
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def rows(split: Split) -> set[bytes]:

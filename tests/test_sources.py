@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_helpers import one_line, real
 from idx import write_idx_set
 
 from vae_jax import data, fetch, formats, sources, sprites
@@ -24,32 +25,11 @@ GREY = RNG.integers(0, 256, (40, 5, 4), dtype=np.uint8)
 LABELS = np.arange(40) % 3
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch, tmp_path):
-    """Neither the network nor the data folder of whoever runs the tests."""
-    monkeypatch.setattr(fetch, "reachable", lambda url, seconds=3.0: False)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "default"))
-
-
-def real(name: str) -> Path:
-    """A folder of real data; where it is missing the test is skipped, but never by CI."""
-    root = os.environ.get("VAE_JAX_TEST_DATA", "")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VAE_JAX_TEST_DATA does not name a folder of real data")
-    folder = Path(root, name)
-    if not folder.is_dir():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{folder} is missing")
-    return folder
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def load(dataset, folder="", binarisation="none", **settings):
     return data.load(DataConfig(str(dataset), str(folder), binarisation=binarisation, **settings))
-
-
-def one_line(error) -> str:
-    text = str(error.value)
-    assert isinstance(error.value, DataError) and text and "\n" not in text
-    return text
 
 
 # A file of one's own ------------------------------------------------------------------------------
