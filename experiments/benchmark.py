@@ -33,7 +33,8 @@ import optax
 
 from experiments import config as configuration
 from experiments.config import Config
-from vae_jax import data, evaluation, model, networks, objectives, training, types
+from vae_jax import conditions, evaluation, model, networks, objectives, training, types
+from vae_jax.batches import preparer
 
 SHAPE, NUM_IMAGES = (28, 28, 1), 60_000
 STEPS, ROUNDS = 100, 7
@@ -132,7 +133,7 @@ def make_step(config: Config) -> tuple[Any, Any, Any]:
     update = training.make_optimiser(config.training, STEPS)
     step = training.make_step(vae, objective, update, weights, config.training.ema)
     state = training.initial_state(vae, config.training, NUM_IMAGES)
-    return step, data.preparer(config.data.binarisation, SHAPE), state
+    return step, preparer(config.data.binarisation, conditions.none(SHAPE)), state
 
 
 def images(config: Config) -> tuple[Any, Any]:

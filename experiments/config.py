@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments.presets import MODELS, PRESETS, resolve
 from vae_jax.data import DataConfig
 from vae_jax.model import ModelConfig
 from vae_jax.objectives import ObjectiveConfig
@@ -73,6 +74,16 @@ def fields(config: type = Config) -> dict[str, tuple[str, dataclasses.Field]]:
     return found
 
 
+MODEL_HELP = (
+    "vae: p(x); cvae: p(x|c), by default c is the middle column; regressor: p(x|c) without latents"
+)
+PRESET_HELP = (
+    "flag values of a paper or a code, each of which a flag of your own overrides: doersch "
+    "(cdoersch/vae_tutorial), oduerr (oduerr/dl_tutorial), kingma (Kingma & Welling 2014), iwae "
+    "(Burda et al. 2016)"
+)
+
+
 class _Parser(flags.ArgumentParser):
     """absl's parser for one field: its message names what the field may be."""
 
@@ -99,29 +110,45 @@ def _flag_values(config: type) -> flags.FlagValues:
     return values
 
 
-def parse(arguments: Sequence[str], config: type = Config, positional: str = "") -> Any:
+def parse(
+    arguments: Sequence[str], config: type = Config, positional: str = "", preset: str = ""
+) -> Any:
     """The configuration, of class `config`, of a command line. Raises UserError with one line.
 
-    positional: the setting that is written without its name, and is then required.
+    positional: the setting that is written without its name, and is then required. preset: the one
+    to start from where none is given.
     """
     values = _flag_values(config)
+    if issubclass(config, Config):
+        for name, known in (("model", MODELS), ("preset", PRESETS)):
+            default = preset if name == "preset" else ""
+            flags.DEFINE_enum(name, default, ["", *known], "", flag_values=values)
     try:
         rest = values(["", *arguments])[1:]
     except (flags.Error, OSError) as error:
         line = str(error).splitlines()[0].removeprefix("ERROR:: ")
         raise UserError(f"{line} (--help lists the flags)") from None
+    given = {name: values[name].value for name in fields(config) if values[name].present}
     if positional:
         if len(rest) != 1:
             raise UserError(f"give one {positional.upper()}; got {rest or 'none'}")
-        values[positional].value, rest = rest[0], []
+        given[positional], rest = rest[0], []
     if rest:
         name, (_, field) = next(iter(fields(config).items()))
         example = f"--{name}={field.default}"
         raise UserError(f"flags start with --, such as {example}; got {rest[0]!r}")
+    if issubclass(config, Config):
+        given = resolve(str(values["model"].value), str(values["preset"].value), given)
+    return assemble(config, given)
+
+
+def assemble(config: type, given: dict[str, Any]) -> Any:
+    """The configuration of class `config` with these settings, by name; the others' defaults."""
     sections = {}
     for topic in dataclasses.fields(config):
         names = [name for name, (owner, _) in fields(config).items() if owner == topic.name]
-        sections[topic.name] = topic.type(**{name: values[name].value for name in names})  # pyright: ignore[reportCallIssue]
+        chosen = {name: given[name] for name in names if name in given}
+        sections[topic.name] = topic.type(**chosen)  # pyright: ignore[reportCallIssue]
     return config(**sections)
 
 
@@ -129,6 +156,11 @@ def usage(program: str, config: type = Config, positional: str = "") -> str:
     """The flags by topic, each with what it may be, its unit and its default."""
     argument = positional and f" {positional.upper()}"
     lines = [f"python -m {program}{argument} [--flag=value …] [--flagfile=FILE]"]
+    if issubclass(config, Config):
+        lines += ["", "several at once:"]
+        for name, known, text in (("model", MODELS, MODEL_HELP), ("preset", PRESETS, PRESET_HELP)):
+            lines.append(f"  --{name} (default empty; one of {', '.join(known)})")
+            lines += [f"      {line}" for line in textwrap.wrap(text, 88)]
     topic = ""
     for name, (owner, field) in fields(config).items():
         if name == positional:
@@ -149,7 +181,11 @@ def _shown(default: Any) -> str:
 
 
 def main(
-    program: str, run: Callable[[Any], int | None], config: type = Config, positional: str = ""
+    program: str,
+    run: Callable[[Any], int | None],
+    config: type = Config,
+    positional: str = "",
+    preset: str = "",
 ) -> None:
     """Runs an experiment from the command line: a wrong value is one line and exit code 2."""
     arguments = sys.argv[1:]
@@ -157,9 +193,9 @@ def main(
         print(usage(program, config, positional))
         sys.exit(0)
     try:
-        settings = parse(arguments, config, positional)
+        settings = parse(arguments, config, positional, preset)
         # Read when JAX first asks for its devices: later than this.
-        if config is Config and settings.run.deterministic:
+        if issubclass(config, Config) and settings.run.deterministic:
             flag = "--xla_gpu_deterministic_ops=true"
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
         sys.exit(run(settings))

@@ -43,6 +43,7 @@ def describe_data(dataset: data.Dataset) -> dict[str, Any]:
         "source": dataset.source,
         "fallback": dataset.fallback,
         "x_shape": dataset.x_shape,
+        "num_classes": dataset.num_classes,
         "images": {name: len(split.x) for name, split in splits.items()},
         "sha256": digest.hexdigest(),
     }

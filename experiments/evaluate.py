@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from experiments import config as configuration
 from experiments import directory as directories
-from vae_jax import annealing, data, disentanglement, evaluation, files, runs
+from vae_jax import annealing, data, disentanglement, evaluation, files, formats, runs
+from vae_jax.batches import binarise, held_out
 from vae_jax.settings import UserError, setting, validate
-from vae_jax.types import Batch, unconditional
+from vae_jax.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +99,14 @@ def load_split(run: runs.Run, settings: EvaluationConfig) -> Batch:
     if faults:
         raise UserError(f"{settings.run_dir}: {'; '.join(faults)}")
     split = getattr(dataset, settings.split)
-    x = split.x[: settings.images] if settings.images else split.x
-    if len(x) == 0:
+    some = formats.select(split, np.arange(len(split.x))[: settings.images or None])
+    if len(some.x) == 0:
         raise UserError(f"split must be one with images; {settings.split} has none in this run")
     key = jax.random.key(settings.key_seed)
     if settings.split == "train" and dataset.binarisation == "dynamic":  # one draw for each image
-        x = np.asarray(data.binarise("dynamic", key, jnp.asarray(x)))
-    return unconditional(x)
+        x = np.asarray(binarise("dynamic", key, jnp.asarray(some.x)))
+        some = some._replace(x=(255 * x).astype(np.uint8))
+    return held_out(run.condition, jax.random.key(described["data_seed"]), some)
 
 
 def load_factors(settings: EvaluationConfig, num_images: int) -> np.ndarray | None:

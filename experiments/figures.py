@@ -10,10 +10,10 @@ import numpy as np
 from vae_jax import evaluation, plots
 from vae_jax.data import Dataset
 from vae_jax.runs import Run
-from vae_jax.types import unconditional
+from vae_jax.types import Batch
 
 GRID = 20  # tiles along one side of the manifold
-NUM_SAMPLES = 100
+SIDE = 10  # of the sheet of samples
 NUM_RECONSTRUCTIONS = 32
 
 
@@ -34,19 +34,42 @@ def figures(
     """Pairs of a name and a matplotlib figure."""
     latent_dim = run.config["settings"]["model"]["latent_dim"]
     key = jax.random.key(run.config["settings"]["data"]["data_seed"])
-    test = dataset.test.x[:NUM_RECONSTRUCTIONS]
-    if latent_dim == 2:
+    test = run.split(dataset.test.x, dataset.test.y, key)
+    if latent_dim == 2 and run.condition.c_shape == (0,):
         z = plots.manifold_latents(GRID, grid)
         yield "manifold", plots.manifold(np.asarray(run.decode(z)), grid)
-    yield "samples", plots.samples(np.asarray(run.sample(key, NUM_SAMPLES)))
-    images = np.asarray(evaluation.unit_interval(test))
-    yield "reconstructions", plots.reconstructions(images, np.asarray(run.reconstruct(test)))
+    c = given(run, test)
+    yield "samples", plots.samples(pictures(run, run.sample(key, len(c), c), c))
+    x, c = (a[:NUM_RECONSTRUCTIONS] for a in test)
+    originals, decoded = evaluation.unit_interval(x), run.reconstruct(x, c)
+    pair = pictures(run, originals, c), pictures(run, decoded, c)
+    yield "reconstructions", plots.reconstructions(*pair)
     if latent_dim > 0:
-        means = evaluation.posterior_means(run.vae, run.params, unconditional(dataset.test.x))
+        means = evaluation.posterior_means(run.vae, run.params, test)
         units = most_active(means)
         names = tuple(f"z{_subscript(unit + 1)}" for unit in units)
         yield "latents", plots.latents(means[:, units], dataset.test.y, kind=grid, names=names)
     yield "curves", plots.curves(columns(history))
+
+
+def given(run: Run, test: Batch) -> np.ndarray:
+    """What the 100 samples are given: ten of each label; ten of each of ten images' parts; one of
+    each of a hundred, where there are no latents to differ in.
+    """
+    model = run.config["settings"]["model"]
+    if model["condition"] == "label":
+        (classes,) = run.condition.c_shape
+        return np.repeat(np.eye(classes, dtype=np.float32)[:SIDE], SIDE, axis=0)
+    if model["condition"] == "none" or not model["latent_dim"]:
+        return np.resize(test.condition, (SIDE**2, *run.condition.c_shape))
+    return np.repeat(test.condition[:SIDE], SIDE, axis=0)
+
+
+def pictures(run: Run, x: Any, c: Any) -> np.ndarray:
+    """Whole images of targets and what is given, the given pixels coloured."""
+    images = np.asarray(run.merge(x, c))
+    told = np.asarray(jax.vmap(run.condition.given)(np.asarray(c)))
+    return plots.coloured(images, told) if told.any() else images
 
 
 def most_active(means: np.ndarray) -> list[int]:

@@ -164,7 +164,7 @@ def main(config: Config) -> int:
             validation_size=0, binarisation="none",
         )
     )  # fmt: skip
-    x = data.flat(dataset.train.x[: settings.images]).astype(np.float64) / 255
+    x = dataset.train.x[: settings.images].reshape(settings.images, -1).astype(np.float64) / 255
     x = x - x.mean(axis=0)  # densities stay what they are, and the search is better conditioned
     best = optimum(x, settings.latent_dim)
     print(f"data       {dataset.name}, {len(x):,} images; {dataset.source}")

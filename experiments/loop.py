@@ -12,10 +12,9 @@ import jax
 from tqdm import tqdm
 
 from experiments.config import Config
-from vae_jax import checkpoints, data, evaluation, runs, training
-from vae_jax.model import VAE
-from vae_jax.objectives import Objective, kl_weights
-from vae_jax.types import unconditional
+from experiments.job import Job
+from vae_jax import checkpoints, evaluation, runs, training
+from vae_jax.objectives import kl_weights
 
 
 class Stop:
@@ -44,31 +43,25 @@ class Stop:
         print("\nstopping after these steps; once more to stop at once", file=sys.stderr)
 
 
-def train(
-    config: Config,
-    dataset: data.Dataset,
-    vae: VAE,
-    objective: Objective,
-    directory: Path,
-    stop: Stop,
-) -> int:
+def train(job: Job, directory: Path, stop: Stop) -> int:
     """Trains to the end, or until stopped; returns the exit code."""
-    images = dataset.train.x
-    like = jax.eval_shape(lambda: training.initial_state(vae, config.training, len(images)))
+    config, rows = job.config, job.rows
+    num_images = len(rows.x)
+    like = jax.eval_shape(lambda: training.initial_state(job.vae, config.training, num_images))
     state, meta = checkpoints.restore_checkpoint(directory, like) or (None, None)
-    log = Log(config, dataset, vae, objective, directory, meta)
+    log = Log(job, directory, meta)
     steps = training.fit(
-        vae,
-        log.objective,
-        data.flat(images),
+        job.vae,
+        job.objective,
+        rows,
         config.training,
-        prepare=data.preparer(dataset.binarisation, dataset.x_shape),
+        prepare=job.prepare,
         weights=log.weights,
         state=state,
         limit=config.run.device_limit * 2**30 or None,
     )
     stop.gentle = True
-    with progress_bar(config, len(images), log.meta["step"]) as bar:
+    with progress_bar(config, num_images, log.meta["step"]) as bar:
         for progress in steps:
             if not progress.finite:
                 print(_diverged(progress, directory), file=sys.stderr)
@@ -124,19 +117,11 @@ class Log:
     evaluation, the best validation loss so far, and the seconds spent.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        dataset: data.Dataset,
-        vae: VAE,
-        objective: Objective,
-        directory: Path,
-        meta: Any,
-    ) -> None:
-        self.config, self.vae, self.directory = config, vae, directory
-        self.valid = unconditional(dataset.valid.x)
-        self.objective = objective
-        self.weights = kl_weights(config.objective)
+    def __init__(self, job: Job, directory: Path, meta: Any) -> None:
+        self.config, self.vae, self.objective = job.config, job.vae, job.objective
+        self.directory = directory
+        self.valid = job.held_out(job.dataset.valid)
+        self.weights = kl_weights(job.config.objective)
         self.meta = meta or {"step": 0, "sums": {}, "best": None, "seconds": 0.0}
         runs.rewind_metrics(directory, self.meta["step"])
         self.clock = time.perf_counter()

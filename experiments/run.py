@@ -18,20 +18,21 @@ from experiments import config as configuration
 from experiments import directory as directories
 from experiments import figures
 from experiments.config import Config
+from experiments.job import Job, assemble
 from experiments.loop import Stop, train
-from vae_jax import data, evaluation, files, likelihoods, model, objectives, runs, training
+from vae_jax import evaluation, files, likelihoods, model, runs
 from vae_jax.networks import widths
-from vae_jax.types import unconditional
 
 
 def main(config: Config) -> int:
-    dataset = data.load(config.data)
-    misfit = likelihoods.misfit(config.model.likelihood, dataset.train.x, dataset.binarisation)
-    for note in filter(None, (dataset.fallback, misfit)):
+    return perform(assemble(config))
+
+
+def perform(job: Job) -> int:
+    """Trains, evaluates and draws one job in its run directory; returns the exit code."""
+    config, dataset = job.config, job.dataset
+    for note in job.notes:
         print(f"note       {note}")
-    steps_per_epoch, total = training.length(config.training, len(dataset.train.x))
-    vae = model.build(config.model, dataset.x_shape, x_mean=dataset.x_mean)
-    objective = objectives.build(config.objective, vae, dataset.x_shape, len(dataset.train.x))
     directory = Path(config.run.run_dir or directories.default(config, dataset))
     description = directories.describe(config, dataset)
     with runs.locked(directory), Stop() as stop:
@@ -39,28 +40,28 @@ def main(config: Config) -> int:
         if before == "finished":
             print(f"{directory} holds this run, finished: see {directory / 'summary.json'}")
             return 0
-        print(header(config, dataset, vae, steps_per_epoch, total, directory), flush=True)
+        print(header(job, directory), flush=True)
         files.write_json(directory / "config.json", description)
-        code = train(config, dataset, vae, objective, directory, stop)
+        code = train(job, directory, stop)
         if code == 0:
-            finish(config, dataset, directory)
+            finish(job, directory)
         return code
 
 
-def header(
-    config: Config, dataset: data.Dataset, vae: Any, steps_per_epoch: int, total: int, where: Path
-) -> str:
+def header(job: Job, where: Path) -> str:
     """The first lines of output: what is about to happen."""
+    config, dataset, (steps_per_epoch, total) = job.config, job.dataset, job.length
     sizes = (len(dataset.train.x), len(dataset.valid.x), len(dataset.test.x))
     shape = "×".join(map(str, dataset.x_shape))
-    count = sum(model.count_parameters(vae).values())
+    count = sum(model.count_parameters(job.vae).values())
     m, t = config.model, config.training
     device = jax.devices()[0]
     return "\n".join([
         f"data       {dataset.name}, {shape}: {sizes[0]:,} training, {sizes[1]:,} validation, "
         f"{sizes[2]:,} test images; binarisation {dataset.binarisation}; {dataset.source}",
-        f"model      {m.network} {widths(m)}, latent_dim {m.latent_dim}, {m.posterior} posterior, "
-        f"{m.prior} prior, {m.likelihood} likelihood: {count:,} parameters",
+        f"model      {_model(job)}{m.network} {widths(m)}, latent_dim {m.latent_dim}, "
+        f"{m.posterior} posterior, {m.prior} prior, {m.likelihood} likelihood: "
+        f"{count:,} parameters",
         f"objective  {config.objective.objective}, beta {config.objective.beta:g}; {t.optimiser} "
         f"{t.learning_rate:g}, batch {t.batch_size}, {total:,} steps "
         f"({total / steps_per_epoch:g} epochs)",
@@ -69,22 +70,27 @@ def header(
     ])  # fmt: skip
 
 
-def finish(config: Config, dataset: data.Dataset, directory: Path) -> None:
+def _model(job: Job) -> str:
+    """What is given, in words; nothing where nothing is."""
+    given = job.config.model.condition
+    return "" if given == "none" else f"given {given}, "
+
+
+def finish(job: Job, directory: Path) -> None:
     """Evaluates on the test set, this once; draws the figures; says where everything is."""
     run = runs.load(directory)
     history = runs.read_metrics(directory)
-    summary = summarise(config, dataset, run, history)
-    paths = figures.draw(run, dataset, history, directory / "figures")
+    summary = summarise(job, run, history)
+    paths = figures.draw(run, job.dataset, history, directory / "figures")
     files.write_json(directory / "summary.json", summary)
     print(table(summary))
     print(f"figures    {', '.join(path.name for path in paths)} in {directory / 'figures'}")
 
 
-def summarise(
-    config: Config, dataset: data.Dataset, run: runs.Run, history: list[dict[str, Any]]
-) -> dict[str, Any]:
+def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]]) -> dict[str, Any]:
     """What summary.json holds: test numbers in nats per image (see `evaluation` for each)."""
-    test, key = unconditional(dataset.test.x), jax.random.key(config.data.data_seed)
+    config = job.config
+    test, key = job.held_out(job.dataset.test), jax.random.key(config.data.data_seed)
     means = evaluation.posterior_means(run.vae, run.params, test)
     with tqdm(total=len(test.x), desc="test NLL", unit=" images", disable=None) as bar:
         estimate = evaluation.log_likelihood(
@@ -93,14 +99,16 @@ def summarise(
     nll = evaluation.nll(estimate)
     last = history[-1]
     images = last["step"] * config.training.batch_size
-    discrete = likelihoods.is_probability(config.model.likelihood, dataset.test.x)
+    discrete = likelihoods.is_probability(config.model.likelihood, job.dataset.test.x)
     return {
         "split": "test",
         "checkpoint": run.meta,
         **evaluation.elbo(run.vae, run.params, test, key),
         **nll,
         "nll_samples": config.run.nll_samples,
-        "bits_per_dim": nll["nll"] / (math.prod(run.x_shape) * math.log(2)) if discrete else None,
+        "bits_per_dim": nll["nll"] / (math.prod(job.condition.x_shape) * math.log(2))
+        if discrete
+        else None,
         "active_units": int(evaluation.active_units(means).sum()),
         "latent_dim": config.model.latent_dim,
         "train_seconds": last["seconds"],

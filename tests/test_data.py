@@ -18,7 +18,9 @@ import pytest
 from data_helpers import load, one_line, real
 from idx import idx_bytes, write_idx_set
 
-from vae_jax import data, draws
+from vae_jax import batches, data, draws
+from vae_jax.batches import Rows, preparer
+from vae_jax.conditions import none
 from vae_jax.data import DataConfig, DataError, Split
 
 LEVELS = np.arange(256)
@@ -59,7 +61,7 @@ def test_draws_have_the_mean_of_their_level(where):
     num = 4001
     x = np.broadcast_to(LEVELS.astype(np.uint8), (num, 256))
     if where == "device":
-        drawn = np.asarray(data.binarise("dynamic", jax.random.key(1), jnp.asarray(x)))
+        drawn = np.asarray(batches.binarise("dynamic", jax.random.key(1), jnp.asarray(x)))
     else:
         drawn = draws.draw_once(x, 1, "test") / 255
     assert set(np.unique(drawn)) == {0, 1}
@@ -70,27 +72,27 @@ def test_draws_have_the_mean_of_their_level(where):
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 7, 3, 1), (4, 28, 28, 1), (3,), (0, 4)])
 def test_binarise_any_shape(shape):
     x = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-    for name in data.BINARISATIONS:
-        y = jax.jit(data.binarise, static_argnums=0)(name, jax.random.key(0), x)
+    for name in batches.BINARISATIONS:
+        y = jax.jit(batches.binarise, static_argnums=0)(name, jax.random.key(0), x)
         assert y.shape == shape and y.dtype == jnp.float32
 
 
 def test_binarise_differs_between_keys_and_images():
     x = jnp.full((2, 28, 28, 1), 128, jnp.uint8)
-    a, b = (data.binarise("dynamic", jax.random.key(seed), x) for seed in (0, 1))
+    a, b = (batches.binarise("dynamic", jax.random.key(seed), x) for seed in (0, 1))
     assert not jnp.array_equal(a, b) and not jnp.array_equal(a[0], a[1])
-    assert jnp.array_equal(a, data.binarise("dynamic", jax.random.key(0), x))
+    assert jnp.array_equal(a, batches.binarise("dynamic", jax.random.key(0), x))
 
 
 def test_binarise_grey_threshold_and_fixed_points():
     x, key = jnp.arange(256, dtype=jnp.uint8)[None], jax.random.key(0)
-    np.testing.assert_allclose(data.binarise("none", key, x)[0], LEVELS / 255, rtol=2e-7)
-    np.testing.assert_array_equal(data.binarise("threshold", key, x)[0], LEVELS >= 128)
+    np.testing.assert_allclose(batches.binarise("none", key, x)[0], LEVELS / 255, rtol=2e-7)
+    np.testing.assert_array_equal(batches.binarise("threshold", key, x)[0], LEVELS >= 128)
     fixed = jnp.array([[0, 255] * 50], jnp.uint8)
-    for name in data.BINARISATIONS:
-        np.testing.assert_array_equal(data.binarise(name, key, fixed), fixed == 255)
+    for name in batches.BINARISATIONS:
+        np.testing.assert_array_equal(batches.binarise(name, key, fixed), fixed == 255)
     with pytest.raises(DataError) as error:
-        data.binarise("sometimes", key, x)
+        batches.binarise("sometimes", key, x)
     assert "dynamic, static, threshold, none" in one_line(error)
 
 
@@ -99,26 +101,26 @@ def test_binarise_grey_threshold_and_fixed_points():
 
 @pytest.mark.parametrize(("num", "batch"), [(100, 10), (103, 10), (7, 7), (5, 1)])
 def test_epoch_order_sees_every_image_at_most_once(num, batch):
-    order = jax.jit(data.epoch_order, static_argnums=(2, 3))
+    order = jax.jit(batches.epoch_order, static_argnums=(2, 3))
     first = np.asarray(order(jax.random.key(0), 0, num, batch))
     assert first.shape == (num // batch, batch)
     assert len(np.unique(first)) == first.size and first.min() >= 0 and first.max() < num
-    again = np.asarray(data.epoch_order(jax.random.key(0), 0, num, batch))
+    again = np.asarray(batches.epoch_order(jax.random.key(0), 0, num, batch))
     np.testing.assert_array_equal(first, again)
 
 
 def test_epoch_order_is_fresh_each_epoch_and_leaves_out_others():
-    orders = [np.asarray(data.epoch_order(jax.random.key(0), e, 103, 10)) for e in range(30)]
+    orders = [np.asarray(batches.epoch_order(jax.random.key(0), e, 103, 10)) for e in range(30)]
     assert len({order.tobytes() for order in orders}) == 30
     assert set(np.concatenate([order.ravel() for order in orders])) == set(range(103))
-    other = np.asarray(data.epoch_order(jax.random.key(1), 0, 103, 10))
+    other = np.asarray(batches.epoch_order(jax.random.key(1), 0, 103, 10))
     assert not np.array_equal(orders[0], other)
 
 
 @pytest.mark.parametrize("batch", [0, 11])
 def test_epoch_order_rejects_a_batch_that_cannot_be_filled(batch):
     with pytest.raises(DataError) as error:
-        data.epoch_order(jax.random.key(0), 0, 10, batch)
+        batches.epoch_order(jax.random.key(0), 0, 10, batch)
     assert "1 to 10" in one_line(error)
 
 
@@ -157,7 +159,7 @@ def test_validation_hangs_on_data_seed_and_nests():
     np.testing.assert_array_equal(seeds[0].test.x, seeds[2].test.x)
 
 
-@pytest.mark.parametrize("binarisation", data.BINARISATIONS)
+@pytest.mark.parametrize("binarisation", batches.BINARISATIONS)
 def test_what_is_drawn_once(folder, binarisation):
     grey = load(folder)
     dataset = load(folder, binarisation=binarisation)
@@ -416,19 +418,19 @@ def test_config_rejects_in_one_line(wrong):
 @pytest.mark.parametrize("shape", [(5, 3, 4, 2), (5, 3, 4, 1), (1, 1, 1, 1)])
 def test_flat_images_are_rows_and_become_images_again(shape):
     x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    rows = data.flat(x)
-    assert rows.shape == (shape[0], math.prod(shape[1:])) and np.shares_memory(rows, x)
-    batch = jax.jit(data.preparer("none", shape[1:]))(jax.random.key(0), jnp.asarray(rows))
+    some = batches.rows(Split(x))
+    assert some.x.shape == (shape[0], math.prod(shape[1:])) and np.shares_memory(some.x, x)
+    batch = jax.jit(preparer("none", none(shape[1:])))(jax.random.key(0), some)
     np.testing.assert_allclose(batch.x, x / 255, rtol=2e-7)
     assert batch.condition.shape == (shape[0], 0)
 
 
-@pytest.mark.parametrize("binarisation", data.BINARISATIONS)
+@pytest.mark.parametrize("binarisation", batches.BINARISATIONS)
 def test_preparer_binarises_with_its_key(binarisation):
-    rows = jnp.full((3, 200), 100, jnp.uint8)
-    prepare = data.preparer(binarisation, (10, 20, 1))
-    a, b, c = (prepare(jax.random.key(seed), rows).x for seed in (0, 0, 1))
-    want = data.binarise(binarisation, jax.random.key(0), rows)
+    some = Rows(jnp.full((3, 200), 100, jnp.uint8), jnp.zeros(3, jnp.int32))
+    prepare = preparer(binarisation, none((10, 20, 1)))
+    a, b, c = (prepare(jax.random.key(seed), some).x for seed in (0, 0, 1))
+    want = batches.binarise(binarisation, jax.random.key(0), some.x)
     np.testing.assert_array_equal(a.reshape(3, 200), want)
     np.testing.assert_array_equal(a, b)
     assert np.array_equal(a, c) == (binarisation != "dynamic")

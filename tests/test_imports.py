@@ -9,11 +9,12 @@ import vae_jax
 
 LAYERS = [
     {"types", "settings"},
-    {"files", "formats", "sprites", "streaming", "schedules"},
+    {"files", "formats", "sprites", "streaming", "schedules", "conditions"},
     {"distributions", "convolutions", "gradients", "disentanglement"},
     {"layers", "pixels", "aggregate", "draws", "fetch", "plots"},
-    {"networks", "sources"},
-    {"data", "priors", "posteriors", "likelihoods", "conditions", "doersch"},
+    {"networks", "sources", "batches"},
+    {"data", "priors", "posteriors", "likelihoods"},
+    {"doersch"},
     {"model"},
     {"bounds", "evaluation", "annealing"},
     {"objectives"},

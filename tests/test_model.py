@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from vae_jax import model, objectives, training
-from vae_jax.data import preparer
+from vae_jax.batches import preparer, rows
+from vae_jax.conditions import none
+from vae_jax.formats import Split
 from vae_jax.likelihoods import AT_MEAN, LIKELIHOODS, logits_at
 from vae_jax.model import ModelConfig
 from vae_jax.networks import ACTIVATIONS, DTYPES, INITIALISERS, NETWORKS
@@ -165,8 +167,8 @@ def test_without_latents_training_ends_at_the_entropy_of_the_mean_image(network)
     config = training.TrainConfig(batch_size=8, steps=600, learning_rate=0.03, schedule="cosine")
     vae = model.build(small(network=network, latent_dim=0), X_SHAPE)
     *_, progress = training.fit(
-        vae, objectives.elbo, images, config,
-        prepare=preparer("none", X_SHAPE), weights=lambda step: objectives.Weights(),
+        vae, objectives.elbo, rows(Split(images)), config,
+        prepare=preparer("none", none(X_SHAPE)), weights=lambda step: objectives.Weights(),
     )  # fmt: skip
     best = entropy((images / 255).mean(axis=0))
     assert -1e-4 < progress.metrics["loss"] - best < 0.01

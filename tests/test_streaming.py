@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax import data, streaming, training
+from vae_jax import streaming, training
+from vae_jax.batches import preparer, rows
+from vae_jax.conditions import none
+from vae_jax.formats import Split
 from vae_jax.streaming import pieces
 from vae_jax.training import TrainConfig
 
@@ -31,14 +34,14 @@ def objective(vae, params, key, batch, weights):
 
 
 X = np.random.default_rng(0).integers(0, 256, (53, 3, 4, 1), dtype=np.uint8)
-ROW = X[0].nbytes
+ROW = X[0].nbytes + 4  # and a label
 
 
 def fit(limit=None, state=None, x=X, chunk=7, objective=objective, **settings):
     config = TrainConfig(**{"batch_size": 4, "epochs": 3, "learning_rate": 0.01, **settings})
     progress = training.fit(
-        linear_vae(12), objective, data.flat(x), config,
-        prepare=data.preparer("dynamic", (3, 4, 1)), weights=lambda step: None,
+        linear_vae(12), objective, rows(Split(x)), config,
+        prepare=preparer("dynamic", none((3, 4, 1))), weights=lambda step: None,
         state=state, chunk=chunk, limit=limit,
     )  # fmt: skip
     # Copies, since the arrays are given up to the next chunk.
@@ -93,8 +96,8 @@ def test_a_loss_that_is_not_finite_ends_it_at_its_step(limit):
 
     config = TrainConfig(batch_size=4, epochs=3)
     progress = list(training.fit(
-        linear_vae(12), diverging, data.flat(X), config, limit=limit, chunk=7,
-        prepare=data.preparer("dynamic", (3, 4, 1)), weights=lambda step: step,
+        linear_vae(12), diverging, rows(Split(X)), config, limit=limit, chunk=7,
+        prepare=preparer("dynamic", none((3, 4, 1))), weights=lambda step: step,
     ))  # fmt: skip
     assert [(p.step, p.chunk, p.finite) for p in progress] == [(7, 7, True), (11, 4, False)]
 
@@ -108,8 +111,8 @@ def test_pieces_of_any_length_run_without_compiling_anew():
 
     config = TrainConfig(batch_size=4, epochs=3)
     for _ in training.fit(
-        linear_vae(12), counting, data.flat(X), config,
-        prepare=data.preparer("dynamic", (3, 4, 1)),
+        linear_vae(12), counting, rows(Split(X)), config,
+        prepare=preparer("dynamic", none((3, 4, 1))),
         weights=lambda step: None, chunk=7, limit=2 * 4 * 4 * ROW,
     ):  # fmt: skip
         counts.append(len(traced))
@@ -117,7 +120,7 @@ def test_pieces_of_any_length_run_without_compiling_anew():
 
 
 def test_no_more_than_two_blocks_within_the_limit():
-    x = data.flat(X)
+    x = rows(Split(X))
     for limit, steps in ((x.nbytes, 0), (x.nbytes - 1, 6), (400, 4), (1, 1), (0, 1)):
         assert streaming.steps_per_block(x, 4, limit, 100) == steps
         assert steps <= 1 or 2 * steps * 4 * ROW <= limit

@@ -7,7 +7,9 @@ import optax
 import pytest
 
 from vae_jax import model, objectives, training
-from vae_jax.data import preparer
+from vae_jax.batches import preparer, rows
+from vae_jax.conditions import none
+from vae_jax.formats import Split
 from vae_jax.model import VAE
 from vae_jax.objectives import Weights
 from vae_jax.schedules import LEARNING_RATES
@@ -40,8 +42,8 @@ def fit(config, objective=quadratic, vae=LINEAR, data=ROWS, **options):
 
 def fit_vae(config, **options):
     vae = model.build(model.ModelConfig(widths="4"), (4, 4, 1))
-    prepare = preparer("dynamic", (4, 4, 1))
-    return fit(config, objectives.elbo, vae, IMAGES, prepare=prepare, **options)
+    prepare = preparer("dynamic", none((4, 4, 1)))
+    return fit(config, objectives.elbo, vae, rows(Split(IMAGES)), prepare=prepare, **options)
 
 
 def same(a, b):
@@ -177,13 +179,13 @@ def test_stopping_in_mid_epoch_leaves_no_trace():
 def test_convolutions_are_the_same_bits_wherever_a_run_is_stopped():
     vae = model.build(model.ModelConfig(network="conv", widths="2"), (4, 4, 1))
     step = training.make_step(vae, objectives.elbo, optax.adam(0.1), lambda step: Weights())
-    run = training.make_run(step, preparer("dynamic", (4, 4, 1)))
+    run = training.make_run(step, preparer("dynamic", none((4, 4, 1))))
     order = jnp.arange(24).reshape(6, 4)
     ends = []
     for counts in ([6], [2, 3, 1]):
         state, first = training.init_state(vae, optax.adam(0.1), KEY), 0
         for count in counts:
-            state, _ = run(state, KEY, jnp.asarray(IMAGES), order, first, count)
+            state, _ = run(state, KEY, rows(Split(IMAGES)), order, first, count)
             first += count
         ends.append(state)
     assert same(*ends)

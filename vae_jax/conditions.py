@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Bool
 
 from vae_jax.settings import UserError
-from vae_jax.types import Key
+from vae_jax.types import Array, Key
 
 Shape = tuple[int, ...]
 
@@ -23,24 +23,26 @@ class Condition(NamedTuple):
     """Functions of one example.
 
     split(key, image, label) -> (x of x_shape, c of c_shape), for an image [h, w, channels] in
-    [0, 1]; merge(x, c) -> image. given: which pixels [h, w] c tells.
+    [0, 1]; merge(x, c) -> image; given(c) -> bool [h, w], which of its pixels c tells.
     """
 
+    image_shape: Shape
     x_shape: Shape
     c_shape: Shape
     split: Callable[[Key, Array, Array], tuple[Array, Array]]
     merge: Callable[[Array, Array], Array]
-    given: Bool[np.ndarray, "h w"]
+    given: Callable[[Array], Array]
 
 
-def none(image_shape: Shape, num_classes: int) -> Condition:
+def none(image_shape: Shape, num_classes: int = 0) -> Condition:
     """Nothing is given: the whole image is modelled."""
     return Condition(
+        image_shape,
         image_shape,
         (0,),
         lambda key, image, label: (image, jnp.zeros(0)),
         lambda x, c: x,
-        np.zeros(image_shape[:2], bool),
+        lambda c: jnp.zeros(image_shape[:2], bool),
     )
 
 
@@ -55,7 +57,9 @@ def label(image_shape: Shape, num_classes: int) -> Condition:
 
 
 def pixels(given: Bool[np.ndarray, "h w"], image_shape: Shape) -> Condition:
-    """The given pixels, drawn as Bernoulli(grey); the target is the row of all others."""
+    """The given pixels, drawn as Bernoulli(grey); the target is all others, [pixels, channels]."""
+    if len(image_shape) != 3:
+        raise UserError(f"a part of the pixels can be given of images only, not of {image_shape}")
     channels = image_shape[2]
     inside, outside = np.flatnonzero(given), np.flatnonzero(~given)
     if not len(inside) or not len(outside):
@@ -64,33 +68,35 @@ def pixels(given: Bool[np.ndarray, "h w"], image_shape: Shape) -> Condition:
     def split(key: Key, image: Array, label: Array) -> tuple[Array, Array]:
         flat = image.reshape(-1, channels)
         seen = jax.random.bernoulli(key, flat[inside]).astype(image.dtype)
-        return flat[outside].ravel(), seen.ravel()
+        return flat[outside], seen
 
     def merge(x: Array, c: Array) -> Array:
         flat = jnp.zeros((given.size, channels), x.dtype)
-        flat = flat.at[outside].set(x.reshape(-1, channels))
-        return flat.at[inside].set(c.reshape(-1, channels)).reshape(image_shape)
+        return flat.at[outside].set(x).at[inside].set(c).reshape(image_shape)
 
-    x_shape, c_shape = (len(outside) * channels,), (len(inside) * channels,)
-    return Condition(x_shape, c_shape, split, merge, given)
+    x_shape, c_shape = (len(outside), channels), (len(inside), channels)
+    return Condition(image_shape, x_shape, c_shape, split, merge, lambda c: jnp.asarray(given))
 
 
 def random_mask(image_shape: Shape, num_classes: int) -> Condition:
-    """Half of the pixels, others in each image: c is [2, h, w, channels], the image where it is
+    """Half of the pixels, others in each image: c is [h, w, channels + 1], the image where it is
     given (0 elsewhere) and the mask; the target is the whole image.
     """
+    if len(image_shape) != 3:
+        raise UserError(f"a part of the pixels can be given of images only, not of {image_shape}")
+    height, width, channels = image_shape
 
     def split(key: Key, image: Array, label: Array) -> tuple[Array, Array]:
         mask_key, pixel_key = jax.random.split(key)
-        mask = jax.random.bernoulli(mask_key, 0.5, image_shape[:2])[..., None]
-        mask = jnp.broadcast_to(mask, image_shape).astype(image.dtype)
+        mask = jax.random.bernoulli(mask_key, 0.5, (height, width, 1)).astype(image.dtype)
         seen = jax.random.bernoulli(pixel_key, image).astype(image.dtype)
-        return image, jnp.stack([mask * seen, mask])
+        return image, jnp.concatenate([mask * seen, mask], axis=-1)
 
-    return none(image_shape, num_classes)._replace(
-        c_shape=(2, *image_shape),
+    return none(image_shape)._replace(
+        c_shape=(height, width, channels + 1),
         split=split,
-        merge=lambda x, c: jnp.where(c[1] > 0, c[0], x),
+        merge=lambda x, c: jnp.where(c[..., -1:] > 0, c[..., :-1], x),
+        given=lambda c: c[..., -1] > 0,
     )
 
 
@@ -117,3 +123,11 @@ CONDITIONS = {
     "quadrant": _region(lambda h, w: (slice(h // 2, None), slice(w // 2))),
     "random_mask": random_mask,
 }
+
+
+def make(name: str, image_shape: Shape, num_classes: int = 0) -> Condition:
+    """The condition by name, for images of this shape with labels 0 to num_classes − 1 (or none).
+
+    Raises UserError where the data cannot carry it.
+    """
+    return CONDITIONS[name](image_shape, num_classes)

@@ -1,8 +1,7 @@
-"""Data sets: a name -> uint8 images on the host; their binarisation; the order of an epoch.
+"""Data sets: a name -> uint8 images on the host, in three splits.
 
-Images stay uint8 [n, height, width, channels] until a batch is needed: the training step gathers
-it on the device (`epoch_order`) and makes numbers in [0, 1] of it (`binarise`). A stored value v
-is the grey level v/255, taken as the mean of a Bernoulli pixel:
+Images stay uint8 [n, height, width, channels] until a batch is needed (see `batches`). A stored
+value v is the grey level v/255, taken as the mean of a Bernoulli pixel:
 
     dynamic    x ~ Bernoulli(v/255), drawn anew at each use; held-out images are drawn once
     static     x ~ Bernoulli(v/255), drawn once for every image
@@ -10,44 +9,38 @@ is the grey level v/255, taken as the mean of a Bernoulli pixel:
     none       x = v/255
 
 What is drawn once hangs on `data_seed` alone, never on the training seed, and is stored as 0 and
-255: `binarise` leaves those values as they are, whatever the name, so every split may go through
-it. Drawing from the grey levels: Salakhutdinov & Murray (ICML 2008); anew at each use: Burda,
-Grosse & Salakhutdinov (ICLR 2016). "static" is not Larochelle's file of fixed draws (AISTATS
+255: `batches.binarise` leaves those values as they are, whatever the name, so every split may go
+through it. Drawing from the grey levels: Salakhutdinov & Murray (ICML 2008); anew at each use:
+Burda, Grosse & Salakhutdinov (ICLR 2016). "static" is not Larochelle's file of fixed draws (AISTATS
 2011), which is the data set `binarized_mnist`: likelihoods on the two are close, but belong in
 different tables.
 """
 
 import argparse
 import dataclasses
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
 
 from vae_jax import sources
-from vae_jax.draws import draw_once, hold_out, threshold16
+from vae_jax.batches import BINARISATIONS
+from vae_jax.draws import draw_once, hold_out
 from vae_jax.fetch import UnavailableError
 from vae_jax.formats import DataError, Split
 from vae_jax.settings import UserError, setting, validate
 from vae_jax.sources import DATASETS, Table
-from vae_jax.types import Batch, Key, unconditional
-
-BINARISATIONS = ("dynamic", "static", "threshold", "none")
 
 
 class Dataset(NamedTuple):
     """Three splits on the host (`valid` may hold no images), and where they came from.
 
-    binarisation: what `binarise` has to do with the training images; "none" where they are binary
-    as they are. fallback: why this is not the data set one would expect; "" where it is. factors:
-    (name, number of values) of the columns of each split's `factors`; () where none are known.
+    binarisation: what `batches.binarise` has to do with the training images; "none" where they are
+    binary as they are. fallback: why this is not the data set one would expect; "" where it is.
+    factors: (name, number of values) of each column of the splits' `factors`; () where unknown.
     """
 
     name: str
@@ -66,64 +59,14 @@ class Dataset(NamedTuple):
         return height, width, channels
 
     @property
+    def num_classes(self) -> int:
+        """How many classes the labels name; 0 where there are no labels."""
+        return int(max(max(split.y, default=-1) for split in self[2:5])) + 1
+
+    @property
     def x_mean(self) -> np.ndarray:
         """The mean training image, float32 [height, width, channels] in [0, 1]."""
         return (np.mean(self.train.x, axis=0) / 255).astype(np.float32)
-
-
-# On the device ------------------------------------------------------------------------------------
-
-
-def binarise(name: str, key: Key, x: UInt8[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """Float32 pixels in [0, 1] from uint8 ones; only "dynamic" uses the key. Pure, for use in jit.
-
-    "dynamic" compares 16 random bits with round(v·2¹⁶/255), so that P(x=1) is v/255 to within
-    7.7e-6, and exactly 0 at v = 0 and 1 at v = 255. "static" expects images drawn by `load`.
-    """
-    if name == "dynamic":
-        return (_uniform16(key, x.shape) < threshold16(x.astype(jnp.int32))).astype(jnp.float32)
-    if name == "threshold":
-        return (x >= 128).astype(jnp.float32)
-    if name in BINARISATIONS:
-        return x.astype(jnp.float32) / 255
-    raise DataError(f"binarisation must be one of {', '.join(BINARISATIONS)}; got {name!r}")
-
-
-def flat(x: UInt8[np.ndarray, "n *shape"]) -> UInt8[np.ndarray, "n pixels"]:
-    """Images as rows: gathering and binarising [n, 28, 28, 1] does not vectorise on CPUs."""
-    return x.reshape(len(x), -1)
-
-
-def preparer(binarisation: str, x_shape: tuple[int, ...]) -> Callable[[Key, Any], Batch]:
-    """What makes a training batch of rows of `flat` images: (key, rows) -> Batch, pure."""
-
-    def prepare(key: Key, rows: UInt8[Array, "batch pixels"]) -> Batch:
-        return unconditional(binarise(binarisation, key, rows).reshape(-1, *x_shape))
-
-    return prepare
-
-
-def epoch_order(
-    key: Key, epoch: int | Int[Array, ""], num_images: int, batch_size: int
-) -> Int[Array, "steps batch"]:
-    """Indices of one epoch's batches: every image at most once, the remainder left out.
-
-    Each epoch has its own permutation, a function of (key, epoch) only. Raises DataError where not
-    even one batch can be filled.
-    """
-    if not 1 <= batch_size <= num_images:
-        raise DataError(f"batch_size must be 1 to {num_images} (the images); got {batch_size}")
-    steps = num_images // batch_size
-    order = jax.random.permutation(jax.random.fold_in(key, epoch), num_images)
-    return order[: steps * batch_size].reshape(steps, batch_size)
-
-
-def _uniform16(key: Key, shape: tuple[int, ...]) -> Int[Array, "..."]:
-    """Whole numbers uniform on [0, 2¹⁶). Two to a random word: `bits` of 16 bits costs as much."""
-    size = math.prod(shape[1:])
-    words = jax.random.bits(key, (shape[0], -(-size // 2)), jnp.uint32)  # the batch axis survives
-    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(shape[0], 2 * words.shape[1])
-    return halves[:, :size].reshape(shape).astype(jnp.int32)
 
 
 # Splits and fixed draws ---------------------------------------------------------------------------

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.distributions import Bernoulli, Normal
+from vae_jax.networks import Net
+from vae_jax.priors import standard
 from vae_jax.types import VAE, Key, Params
 
 STD, SPARSE = 0.1, 15
@@ -63,23 +65,26 @@ def layers(x_dim: int, c_dim: int, latent_dim: int) -> dict[str, dict[str, tuple
     return {
         "posterior": encoder if latent_dim else {},
         "likelihood": decoder,
-        "prior": {},
         "condition": condition if c_dim else {},
     }
 
 
-def doersch(x_shape: tuple[int, ...], c_shape: tuple[int, ...], latent_dim: int) -> VAE:
+def doersch(
+    x_shape: tuple[int, ...], c_shape: tuple[int, ...], latent_dim: int, prior: Net | None = None
+) -> VAE:
     """The VAE, CVAE or regressor for images of x_shape, given c_shape. 784, 0, 30: 2,844,844
-    parameters; 756, 28, 30: 3,506,316; 756, 28, 0: 2,100,756.
+    parameters; 756, 28, 30: 3,506,316; 756, 28, 0: 2,100,756. prior: N(0, I) where none is given.
     """
+    prior = standard(latent_dim) if prior is None else prior
     plan = layers(math.prod(x_shape), math.prod(c_shape), latent_dim)
 
     def init(key: Key) -> Params:
-        keys = iter(jax.random.split(key, sum(map(len, plan.values()))))
-        return {
+        keys = iter(jax.random.split(key, 1 + sum(map(len, plan.values()))))
+        params = {
             part: {name: dense_init(next(keys), *sizes) for name, sizes in named.items()}
             for part, named in plan.items()
         }
+        return params | {"prior": prior.init(next(keys))}
 
     def context(params: Params, c: Array) -> tuple[Any, Any]:
         """What the condition adds to the encoder's second layer and to the decoder's first."""
@@ -106,7 +111,7 @@ def doersch(x_shape: tuple[int, ...], c_shape: tuple[int, ...], latent_dim: int)
         hidden = jax.nn.relu(dense(p["3"], jax.nn.relu(dense(p["2"], hidden))))
         return Bernoulli(dense(p["4"], hidden).reshape(x_shape))
 
-    def prior(params: Params, c: Array) -> Normal:
-        return Normal(jnp.zeros(latent_dim), jnp.zeros(latent_dim))
+    def latents(params: Params, c: Array) -> Any:
+        return prior.apply(params["prior"], lambda x: posterior(params, x, c), c)
 
-    return VAE(init, posterior, likelihood, prior)
+    return VAE(init, posterior, likelihood, latents)

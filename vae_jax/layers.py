@@ -31,11 +31,13 @@ class Style(NamedTuple):
     """What the layers of a network have in common.
 
     dtype: of the arithmetic, or None for that of inputs and weights; weights stay as they are.
+    bias: where biases start, those apart that a layer is told.
     """
 
     activation: Callable[..., Array] = nn.relu
     initialiser: Initialiser = nn.initializers.lecun_normal()
     dtype: Any = None
+    bias: float = 0.0
 
 
 PLAIN = Style()
@@ -67,10 +69,10 @@ def find(part: Shape, whole: Shape) -> int | None:
     return next((i for i in starts if whole[i : i + len(part)] == part), None)
 
 
-def constant(start: Array | None) -> Initialiser:
-    """Biases that start at these values; at 0 where there are none."""
+def constant(start: Array | None, otherwise: float = 0.0) -> Initialiser:
+    """Biases that start at these values, or all at the other one where there are none."""
     if start is None:
-        return nn.initializers.zeros
+        return nn.initializers.constant(otherwise)
     return lambda key, shape, dtype=jnp.float32: jnp.asarray(start, dtype).reshape(shape)
 
 
@@ -79,17 +81,18 @@ class Dense(nn.Module):
 
     features: int
     style: Style = PLAIN
-    bias: Initialiser = nn.initializers.zeros
+    start: Array | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " features"]:
+        bias = constant(self.start, self.style.bias)
         if x.shape[-1] == 0:
-            return cast(self.param("bias", self.bias, (self.features,)), self.style.dtype)
+            return cast(self.param("bias", bias, (self.features,)), self.style.dtype)
         return nn.Dense(
             self.features,
             dtype=self.style.dtype,
             kernel_init=self.style.initialiser,
-            bias_init=self.bias,
+            bias_init=bias,
             name="linear",
         )(x)
 
@@ -114,7 +117,7 @@ class Convolution(nn.Module):
             y = convolve(x, kernel, self.stride)
         if not self.use_bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
+        bias = self.param("bias", constant(None, self.style.bias), (self.features,)).astype(y.dtype)
         return y + bias[None, None]
 
 
@@ -153,14 +156,14 @@ class MLP(nn.Module):
     widths: Sequence[int]
     output_shape: Shape
     style: Style = PLAIN
-    bias: Initialiser = nn.initializers.zeros
+    start: Array | None = None
 
     @nn.compact
     def __call__(self, *inputs: Array) -> Array:
         h = joined(inputs, self.style.dtype)
         for width in self.widths:
             h = activated(self.style, lambda: Dense(width, self.style), h)
-        y = Dense(math.prod(self.output_shape), self.style, self.bias)(h)
+        y = Dense(math.prod(self.output_shape), self.style, self.start)(h)
         return widened(y.reshape(self.output_shape))
 
 
@@ -204,7 +207,7 @@ class ImageDecoder(nn.Module):
     output_shape: Shape
     image_shape: Shape
     style: Style = PLAIN
-    start: Initialiser | None = None
+    start: Array | None = None
 
     @nn.compact
     def __call__(self, *inputs: Array) -> Array:
@@ -222,7 +225,9 @@ class ImageDecoder(nn.Module):
         channels = math.prod(self.output_shape) // math.prod(larger[0])
         last = Convolution(channels, 4, up=larger[0], use_bias=self.start is None, style=style)
         y = widened(self._arranged(last(h)))
-        return y if self.start is None else y + self.param("bias", self.start, self.output_shape)
+        if self.start is None:
+            return y
+        return y + self.param("bias", constant(self.start), self.output_shape)
 
     def _arranged(self, y: Float[Array, "h w channels"]) -> Array:
         """The output's shape, wherever in it the image's shape is."""

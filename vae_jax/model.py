@@ -5,13 +5,26 @@ p(x, z | c) = p(z|c) p(x|z,c),    q(z|x,c) ≈ p(z|x,c)
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
+from vae_jax.conditions import CONDITIONS
 from vae_jax.distributions import kl
+from vae_jax.doersch import doersch
 from vae_jax.likelihoods import AT_MEAN, FLOOR, LIKELIHOODS, parse_scale
-from vae_jax.networks import ACTIVATIONS, DTYPES, INITIALISERS, NETWORKS, Net, Shape, parse_widths
+from vae_jax.networks import (
+    ACTIVATIONS,
+    DTYPES,
+    INITIALISERS,
+    NETWORKS,
+    SCALED,
+    Net,
+    Shape,
+    parse_widths,
+    widths,
+)
 from vae_jax.posteriors import POSTERIORS, empty
 from vae_jax.priors import PRIORS
 from vae_jax.settings import UserError, setting, validate
@@ -45,17 +58,36 @@ class ModelConfig:
     latent_dim: int = setting(
         2, "dimension of the latent z; 0 leaves encoder and z out", at_least=0
     )
-    network: str = setting("mlp", "architecture of encoder and decoder", choices=NETWORKS)
+    condition: str = setting(
+        "none",
+        "what is given of each image, p(x|c): its label, or some of its pixels, drawn as "
+        "Bernoulli(grey) anew at each use, and the others are the target",
+        choices=CONDITIONS,
+    )
+    network: str = setting(
+        "mlp",
+        "architecture of encoder and decoder; doersch: the nets of cdoersch/vae_tutorial",
+        choices=[*NETWORKS, "doersch"],
+    )
     widths: str = setting(
         "auto",
         "mlp: hidden widths of the encoder joined by '-', '' is linear; conv, resnet: channels at "
         "each resolution, the finest first; the decoder's in reverse; auto: 500, or 32-64",
         parse=lambda text: text == "auto" or parse_widths(text),
     )
+    decoder_widths: str = setting(
+        "mirrored",
+        "mlp: hidden widths of the decoder; mirrored: the encoder's in reverse",
+        parse=lambda text: text == "mirrored" or parse_widths(text),
+    )
     activation: str = setting(
         "relu", "activation between layers; gated: (Wx + b)⊙σ(Vx + c)", choices=ACTIVATIONS
     )
-    initialiser: str = setting("lecun", "initial kernels; biases are 0", choices=INITIALISERS)
+    initialiser: str = setting("lecun", "initial kernels", choices=INITIALISERS)
+    initial_scale: float = setting(
+        0.0, f"standard deviation of {' and '.join(SCALED)} kernels; 0: 0.02", at_least=0
+    )
+    initial_bias: float = setting(0.0, "where all biases start, but for output_bias")
     output_bias: str = setting(
         "zero",
         "the decoder's initial output bias; data_mean: its output is the mean training image",
@@ -65,7 +97,9 @@ class ModelConfig:
         "float32", "arithmetic of the networks; weights and losses are float32", choices=DTYPES
     )
     posterior: str = setting("diagonal", "family of q(z|x)", choices=POSTERIORS)
-    prior: str = setting("standard", "family of p(z)", choices=PRIORS)
+    prior: str = setting(
+        "standard", "family of p(z|c); conditional: Gaussian, learned from c", choices=PRIORS
+    )
     likelihood: str = setting("bernoulli", "family of p(x|z)", choices=LIKELIHOODS)
     likelihood_scale: str = setting(
         "learned",
@@ -84,24 +118,49 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.likelihood_scale == "optimal" and self.likelihood != "gaussian":
-            raise UserError(
-                f"likelihood_scale optimal goes with likelihood gaussian; got {self.likelihood}"
-            )
-        if self.output_bias == "data_mean" and self.likelihood not in AT_MEAN:
-            raise UserError(
-                f"output_bias data_mean goes with likelihood {' or '.join(AT_MEAN)}; "
-                f"got {self.likelihood}"
-            )
+        for fault in _faults(self):
+            raise UserError(fault)
+
+
+def _faults(s: ModelConfig) -> Iterator[str]:
+    """What does not go together, one line each."""
+    if s.likelihood_scale == "optimal" and s.likelihood != "gaussian":
+        yield f"likelihood_scale optimal goes with likelihood gaussian; got {s.likelihood}"
+    if s.output_bias == "data_mean" and s.likelihood not in AT_MEAN:
+        yield (
+            f"output_bias data_mean goes with likelihood {' or '.join(AT_MEAN)}; got {s.likelihood}"
+        )
+    if s.initial_scale and s.initialiser not in SCALED:
+        yield f"initial_scale goes with initialiser {' or '.join(SCALED)}; got {s.initialiser}"
+    if s.decoder_widths != "mirrored" and s.network != "mlp":
+        yield f"decoder_widths goes with network mlp; got {s.network}"
+    if s.prior == "conditional" and s.condition == "none":
+        yield f"prior conditional needs a condition: {', '.join([*CONDITIONS][1:])}; got none"
+    if s.network == "doersch":
+        for name in DOERSCH_FIXED:
+            fixed = type(s).__dataclass_fields__[name].default
+            if getattr(s, name) != fixed:
+                yield f"network doersch is as published: {name} must be {fixed}"
+
+
+# What network doersch leaves no choice of.
+DOERSCH_FIXED = (
+    "widths", "decoder_widths", "activation", "initialiser", "initial_bias", "output_bias",
+    "compute_dtype", "posterior", "likelihood",
+)  # fmt: skip
 
 
 def build(
     config: ModelConfig, x_shape: Shape, c_shape: Shape = (0,), x_mean: Any | None = None
 ) -> VAE:
-    """The VAE that a configuration names, for images of x_shape and conditions of c_shape.
+    """The VAE that a configuration names, for targets of x_shape and conditions of c_shape.
 
-    x_mean: the mean training image in [0, 1], which `init` needs where output_bias is data_mean.
+    x_mean: the mean target in [0, 1], which `init` needs where output_bias is data_mean.
     """
+    if config.network == "doersch":
+        plain = NETWORKS["mlp"](dataclasses.replace(config, network="mlp", widths=widths(config)))
+        prior = PRIORS[config.prior](config, functools.partial(plain.encoder, [c_shape]))
+        return doersch(x_shape, c_shape, config.latent_dim, prior)
     architecture = NETWORKS[config.network](config)
     start = output_start(config, x_mean)
     encoder = functools.partial(architecture.encoder, [x_shape, c_shape])
@@ -109,7 +168,8 @@ def build(
     decoder = functools.partial(architecture.decoder, shapes, image=x_shape, start=start)
     posterior = POSTERIORS[config.posterior](config, encoder) if config.latent_dim else empty()
     likelihood = LIKELIHOODS[config.likelihood](config, decoder, x_shape)
-    return assemble(posterior, likelihood, PRIORS[config.prior](config))
+    prior = PRIORS[config.prior](config, functools.partial(architecture.encoder, [c_shape]))
+    return assemble(posterior, likelihood, prior)
 
 
 def output_start(config: ModelConfig, x_mean: Any | None) -> Any | None:

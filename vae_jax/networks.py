@@ -21,7 +21,6 @@ from vae_jax.layers import (
     Initialiser,
     Shape,
     Style,
-    constant,
     gated,
 )
 from vae_jax.layers import find as find_shape
@@ -61,8 +60,11 @@ def from_linen(module: Any, input_shapes: Sequence[Shape]) -> Net:
     return Net(init, apply)
 
 
-def mlp(widths: Sequence[int], style: Style = PLAIN) -> Architecture:
-    """Fully connected: the encoder's hidden widths, the decoder's in reverse order."""
+def mlp(
+    widths: Sequence[int], style: Style = PLAIN, decoder_widths: Sequence[int] | None = None
+) -> Architecture:
+    """Fully connected: the encoder's hidden widths, the decoder's own or the same in reverse."""
+    back = widths[::-1] if decoder_widths is None else decoder_widths
 
     def encoder(shapes: Sequence[Shape], output: Shape) -> Net:
         return from_linen(MLP(tuple(widths), output, style), shapes)
@@ -70,7 +72,7 @@ def mlp(widths: Sequence[int], style: Style = PLAIN) -> Architecture:
     def decoder(
         shapes: Sequence[Shape], output: Shape, image: Shape = (), start: Array | None = None
     ) -> Net:
-        return from_linen(MLP(tuple(widths[::-1]), output, style, constant(start)), shapes)
+        return from_linen(MLP(tuple(back), output, style, start), shapes)
 
     return Architecture(encoder, decoder)
 
@@ -103,15 +105,14 @@ def convolutional(
             return dense.decoder(shapes, output, image, start)
         if len(image) != 3:
             raise UserError(f"convolutions need images [height, width, channels]; got {image}")
-        begin = None if start is None else constant(start)
-        module = ImageDecoder(tuple(widths[::-1]), hidden, blocks, output, image, style, begin)
+        module = ImageDecoder(tuple(widths[::-1]), hidden, blocks, output, image, style, start)
         return from_linen(module, shapes)
 
     return Architecture(encoder, decoder)
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
-    """500-250' -> (500, 250); '' -> (), a linear map. Raises ValueError."""
+    """'500-250' -> (500, 250); '' -> (), a linear map. Raises ValueError."""
     try:
         widths = tuple(int(part) for part in text.split("-")) if text else ()
     except ValueError:
@@ -121,7 +122,12 @@ def parse_widths(text: str) -> tuple[int, ...]:
     return widths
 
 
-WIDTHS = {"mlp": "500", "conv": "32-64", "resnet": "32-64"}  # what "auto" stands for
+WIDTHS = {
+    "mlp": "500",
+    "conv": "32-64",
+    "resnet": "32-64",
+    "doersch": "1000-500-250",
+}  # what "auto" stands for
 
 
 def widths(settings: Any) -> str:
@@ -133,10 +139,16 @@ def _arguments(settings: Any) -> tuple[tuple[int, ...], Style]:
     """Widths and style, as the settings have them."""
     style = Style(
         ACTIVATIONS[settings.activation],
-        INITIALISERS[settings.initialiser],
+        initialiser(settings.initialiser, settings.initial_scale),
         DTYPES[settings.compute_dtype],
+        settings.initial_bias,
     )
     return parse_widths(widths(settings)), style
+
+
+def _mlp(settings: Any) -> Architecture:
+    own = settings.decoder_widths
+    return mlp(*_arguments(settings), None if own == "mirrored" else parse_widths(own))
 
 
 ACTIVATIONS = {
@@ -151,20 +163,30 @@ ACTIVATIONS = {
 
 _initialisers = jax.nn.initializers
 
-# of kernels; biases start at 0
+# of kernels
 INITIALISERS: dict[str, Initialiser] = {
     "lecun": _initialisers.lecun_normal(),  # LeCun et al. 1998; Flax's own
     "he": _initialisers.he_normal(),  # He et al. 2015
     "glorot": _initialisers.glorot_uniform(),  # Glorot & Bengio 2010
     "orthogonal": _initialisers.orthogonal(),  # Saxe et al. 2014
+    "normal": _initialisers.normal(0.02),
     "truncated_normal": _initialisers.truncated_normal(0.02),  # Radford et al. 2016
 }
+
+# Those whose scale is no function of the layer's size: standard deviation -> initialiser
+SCALED = {"normal": _initialisers.normal, "truncated_normal": _initialisers.truncated_normal}
+
+
+def initialiser(name: str, scale: float = 0.0) -> Initialiser:
+    """Of kernels, by name; `scale` is a standard deviation of its own for those in SCALED."""
+    return SCALED[name](scale) if scale else INITIALISERS[name]
+
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 # name -> function of the settings
 NETWORKS = {
-    "mlp": lambda settings: mlp(*_arguments(settings)),
+    "mlp": _mlp,
     "conv": lambda settings: convolutional(*_arguments(settings)),
     "resnet": lambda settings: convolutional(*_arguments(settings), blocks=1),
 }

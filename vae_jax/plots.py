@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -62,6 +62,17 @@ def tile(images: Images, rows: int, cols: int, gap: int = 0, blank: float = 1.0)
     cells = cells.reshape(rows, cols, h + gap, w + gap, c).swapaxes(1, 2)
     sheet = cells.reshape(rows * (h + gap), cols * (w + gap), c)
     return sheet[: rows * (h + gap) - gap, : cols * (w + gap) - gap]
+
+
+_GIVEN = np.array([[0.10, 0.20, 0.45], [1.0, 0.60, 0.10]])  # colours of 0 and 1
+
+
+def coloured(images: Images, given: Bool[np.ndarray, "n h w"]) -> np.ndarray:
+    """Images [n, h, w, 3] with the given pixels from blue (0) to orange (1) instead of grey."""
+    values = np.clip(images / (255 if images.dtype == np.uint8 else 1), 0, 1)
+    grey = np.broadcast_to(values, (*values.shape[:3], 3))
+    level = values.mean(axis=-1, keepdims=True)
+    return np.where(given[..., None], _GIVEN[0] + level * (_GIVEN[1] - _GIVEN[0]), grey)
 
 
 def samples(images: Images) -> Figure:

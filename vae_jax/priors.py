@@ -27,7 +27,20 @@ def standard(latent_dim: int) -> Net:
     return Net(init, apply)
 
 
-# name -> function of the settings
+def conditional(net: Net) -> Net:
+    """N(μ(c), diag σ(c)²), learned (Sohn, Lee & Yan 2015); the net's output [2, latents] is μ and
+    log σ.
+    """
+
+    def apply(params: Params, encode: Callable[..., Any], condition: Array) -> Normal:
+        mean, log_scale = net.apply(params, condition)
+        return Normal(mean, log_scale)
+
+    return Net(net.init, apply)
+
+
+# name -> function of the settings and of an encoder of the condition: output shape -> Net
 PRIORS = {
-    "standard": lambda settings: standard(settings.latent_dim),
+    "standard": lambda settings, encoder: standard(settings.latent_dim),
+    "conditional": lambda settings, encoder: conditional(encoder((2, settings.latent_dim))),
 }

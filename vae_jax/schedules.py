@@ -17,9 +17,26 @@ def cosine(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, max(total, warmup + 1))
 
 
+def iwae(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
+    """Stages i = 0..7 of 3ⁱ parts of the training, at round(10^(1−i/7), 1)/10 of the rate.
+
+    Burda, Grosse & Salakhutdinov (2016, §5): 3,280 epochs at 1e-4·round(10^(1−i/7), 1).
+    """
+    parts = 3 ** jnp.arange(8)
+    ends = jnp.cumsum(parts) / jnp.sum(parts)
+    rates = learning_rate * jnp.array([10, 7.2, 5.2, 3.7, 2.7, 1.9, 1.4, 1]) / 10
+
+    def schedule(step):
+        stage = jnp.minimum(jnp.sum(step >= ends * total), 7)
+        return rates[stage] * jnp.clip((step + 1) / max(warmup, 1), 0, 1)
+
+    return schedule
+
+
 LEARNING_RATES = {
     "constant": constant,
     "cosine": cosine,
+    "iwae": iwae,
 }
 
 # KL weights: functions of (beta, warmup, cycles). None depends on the length of the training, so

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from vae_jax import streaming
-from vae_jax.data import epoch_order
+from vae_jax.batches import epoch_order
 from vae_jax.model import VAE
 from vae_jax.objectives import Weights
 from vae_jax.schedules import LEARNING_RATES
@@ -26,12 +26,19 @@ from vae_jax.types import Batch, Key, Params, unconditional
 Prepare = Callable[[Key, Any], Batch]  # a key and a batch's rows of the data -> a batch in [0, 1]
 Objective = Callable[..., Any]  # see `objectives`
 
+
+def _adaptive(make: Callable[..., Any]) -> Callable[..., optax.GradientTransformation]:
+    return lambda rate, s: make(rate, b1=s.beta1, b2=s.beta2, eps=s.epsilon)
+
+
+# name -> function of the learning rate and the settings
 OPTIMISERS = {
-    "adam": optax.adam,
-    "adamw": optax.adamw,
-    "adamax": optax.adamax,
-    "rmsprop": optax.rmsprop,
-    "sgd": optax.sgd,
+    "adam": _adaptive(optax.adam),
+    "adamw": _adaptive(optax.adamw),
+    "adamax": _adaptive(optax.adamax),
+    "adagrad": lambda rate, s: optax.adagrad(rate, eps=s.epsilon),
+    "rmsprop": lambda rate, s: optax.rmsprop(rate, eps=s.epsilon),
+    "sgd": lambda rate, s: optax.sgd(rate),
 }
 
 
@@ -46,7 +53,19 @@ class TrainConfig:
         "adam", "optax optimiser, its other settings as in optax", choices=OPTIMISERS
     )
     learning_rate: float = setting(1e-3, "peak learning rate", above=0, at_most=1e3)
-    schedule: str = setting("constant", "learning rate after the warm-up", choices=LEARNING_RATES)
+    beta1: float = setting(
+        0.9, "adam's decay of the gradient's mean; 0 is none", at_least=0, below=1
+    )
+    beta2: float = setting(0.999, "adam's decay of the gradient's square", at_least=0, below=1)
+    epsilon: float = setting(1e-8, "added where an optimiser divides", above=0, at_most=1)
+    l2: float = setting(
+        0.0, "this times the weights, not the biases, is added to the gradient", at_least=0
+    )
+    schedule: str = setting(
+        "constant",
+        "learning rate after the warm-up; iwae: Burda et al.'s eight stages",
+        choices=LEARNING_RATES,
+    )
     warmup: int = setting(0, "linear rise of the learning rate from 0", unit="steps", at_least=0)
     ema: float = setting(
         0.0,
@@ -91,9 +110,18 @@ def keys_from_seed(seed: int) -> Keys:
 
 def make_optimiser(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
     rate = LEARNING_RATES[config.schedule](config.learning_rate, config.warmup, total_steps)
-    optimiser = OPTIMISERS[config.optimiser](rate)
+    optimiser = OPTIMISERS[config.optimiser](rate, config)
     clip = optax.clip_by_global_norm(config.clip)
-    return optax.chain(clip, optimiser) if config.clip else optimiser
+    l2 = optax.add_decayed_weights(config.l2, is_weight)
+    before = [clip] * bool(config.clip) + [l2] * bool(config.l2)
+    return optax.chain(*before, optimiser) if before else optimiser
+
+
+def is_weight(params: Params) -> Any:
+    """Which arrays multiply something that flows through a network: kernels, not biases."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1] == jax.tree_util.DictKey("kernel"), params
+    )
 
 
 def init_state(

@@ -1,0 +1,65 @@
+"""A configuration made into what is trained: data, condition, model, objective."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.config import Config
+from vae_jax import conditions, data, likelihoods, model, objectives, training
+from vae_jax.batches import Rows, held_out, preparer, rows
+from vae_jax.conditions import Condition
+from vae_jax.formats import Split
+from vae_jax.model import VAE
+from vae_jax.objectives import Objective
+from vae_jax.types import Batch
+
+
+class Job(NamedTuple):
+    """One training, ready to run; nothing has been computed or written yet."""
+
+    config: Config
+    dataset: data.Dataset
+    condition: Condition
+    vae: VAE
+    objective: Objective
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """Steps in an epoch, and in all."""
+        return training.length(self.config.training, len(self.dataset.train.x))
+
+    @property
+    def rows(self) -> Rows:
+        return rows(self.dataset.train)
+
+    @property
+    def prepare(self) -> training.Prepare:
+        return preparer(self.dataset.binarisation, self.condition)
+
+    def held_out(self, split: Split) -> Batch:
+        """A split to evaluate on; what is given of each image hangs on data_seed alone."""
+        return held_out(self.condition, jax.random.key(self.config.data.data_seed), split)
+
+    @property
+    def notes(self) -> list[str]:
+        """What one should know of this combination of data and model."""
+        family, binarisation = self.config.model.likelihood, self.dataset.binarisation
+        misfit = likelihoods.misfit(family, self.dataset.train.x, binarisation)
+        return [note for note in (self.dataset.fallback, misfit) if note]
+
+
+def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
+    """The job of a configuration; raises UserError where its parts do not go together.
+
+    dataset: what config.data names, where it was read already.
+    """
+    dataset = data.load(config.data) if dataset is None else dataset
+    condition = conditions.make(config.model.condition, dataset.x_shape, dataset.num_classes)
+    x_mean, _ = condition.split(jax.random.key(0), dataset.x_mean, np.zeros((), np.int32))
+    vae = model.build(config.model, condition.x_shape, condition.c_shape, x_mean)
+    objective = objectives.build(
+        config.objective, vae, condition.x_shape, len(dataset.train.x), condition.c_shape
+    )
+    training.length(config.training, len(dataset.train.x))  # a batch that cannot be filled
+    return Job(config, dataset, condition, vae, objective)

@@ -1,0 +1,101 @@
+"""Well-known systems as sets of flag values; a flag that is given itself wins.
+
+`--model` says what is modelled, `--preset` how a paper or a code did it.
+"""
+
+from typing import Any
+
+from vae_jax.settings import UserError
+
+Values = dict[str, Any]
+
+# p(x), p(x|c) with latents, p(x|c) without: what each asks of condition and latents
+MODELS: dict[str, Values] = {
+    "vae": {"condition": "none"},
+    "cvae": {"condition": "column"},
+    "regressor": {"condition": "column", "latent_dim": 0},
+}
+
+PRESETS: dict[str, Values] = {
+    # cdoersch/vae_tutorial (Doersch 2016): Caffe nets and solver. Its momentum is unset, so β₁ = 0.
+    "doersch": {
+        "network": "doersch",
+        "latent_dim": 30,
+        "binarisation": "none",
+        "validation_size": 0,
+        "batch_size": 100,
+        "steps": 60_000,
+        "learning_rate": 1e-3,
+        "beta1": 0.0,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "l2": 5e-4,
+    },
+    # oduerr/dl_tutorial, tensorflow/vae/vae_demo.ipynb: 55,000 grey digits in the plane.
+    "oduerr": {
+        "latent_dim": 2,
+        "widths": "500-501",
+        "decoder_widths": "500-501",
+        "activation": "softplus",
+        "initialiser": "truncated_normal",
+        "initial_scale": 0.1,
+        "initial_bias": 0.1,
+        "binarisation": "none",
+        "validation_size": 5000,
+        "batch_size": 64,
+        "epochs": 200,
+        "learning_rate": 1e-3,
+        "manifold_grid": "linspace",
+    },
+    # Kingma & Welling (2014), §5, MNIST: Adagrad with the largest of its step sizes; the prior
+    # N(0, I) on weights is, in nats per image, an L2 of 1/60,000; 10⁸ images in all.
+    "kingma": {
+        "latent_dim": 20,
+        "widths": "500",
+        "activation": "tanh",
+        "initialiser": "normal",
+        "initial_scale": 0.01,
+        "validation_size": 0,
+        "batch_size": 100,
+        "steps": 1_000_000,
+        "optimiser": "adagrad",
+        "learning_rate": 0.02,
+        "l2": 1 / 60_000,
+    },
+    # Burda, Grosse & Salakhutdinov (2016), §5 and yburda/iwae, one stochastic layer, k = 5.
+    "iwae": {
+        "objective": "iwae",
+        "num_samples": 5,
+        "latent_dim": 50,
+        "widths": "200-200",
+        "activation": "tanh",
+        "initialiser": "glorot",
+        "output_bias": "data_mean",
+        "validation_size": 0,
+        "batch_size": 20,
+        "epochs": 3280,
+        "schedule": "iwae",
+        "learning_rate": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-4,
+    },
+}
+
+
+def resolve(model: str, preset: str, given: Values) -> Values:
+    """The flag values that a model, a preset and the flags given beside them amount to.
+
+    Raises UserError with one line where they contradict each other.
+    """
+    values = {**PRESETS.get(preset, {}), **MODELS.get(model, {}), **given}
+    condition, latent_dim = values.get("condition", "none"), values.get("latent_dim")
+    if model == "vae" and condition != "none":
+        raise UserError(f"model vae has no condition, cvae and regressor have; got {condition}")
+    if model in ("cvae", "regressor") and condition == "none":
+        raise UserError(f"model {model} needs a condition; got none")
+    if model == "regressor" and latent_dim:
+        raise UserError(f"model regressor has latent_dim 0; got {latent_dim}")
+    if model in ("vae", "cvae") and latent_dim == 0:
+        raise UserError(f"model {model} has latents: latent_dim must be at least 1; got 0")
+    return values
