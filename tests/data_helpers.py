@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vae_jax import data
@@ -24,6 +25,13 @@ def load(folder="", dataset="mnist", binarisation="none", **settings):
     return data.load(
         DataConfig(data_dir=str(folder), dataset=dataset, binarisation=binarisation, **settings)
     )
+
+
+def digits_like(shape: tuple[int, int, int], n: int = 200) -> data.Dataset:
+    """Random grey images of ten classes, a data set without files."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (n, *shape), dtype=np.uint8), np.arange(n) % 10
+    return data.from_arrays(x, x[:20], y, y[:20], binarisation="dynamic")
 
 
 def one_line(error) -> str:

@@ -62,6 +62,8 @@ def test_a_wrong_value_is_one_line(argument):
 
 
 COMPANY = {  # settings that only go together with others
+    "prior": ["--condition=label"],
+    "initial_scale": ["--initialiser=normal"],
     "likelihood_scale": ["--likelihood=gaussian"],
     "kl_schedule": ["--kl_schedule=linear", "--kl_warmup=5"],
     "kl_warmup": ["--kl_schedule=linear", "--kl_warmup=5"],

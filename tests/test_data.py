@@ -46,7 +46,7 @@ def test_threshold_of_every_level_is_its_probability():
 
 def test_uniform16_is_uniform():
     """Chi-squared of both bytes of both halves; 255 degrees of freedom, five sigma."""
-    u = np.asarray(data._uniform16(jax.random.key(0), (1000, 1001)))
+    u = np.asarray(batches._uniform16(jax.random.key(0), (1000, 1001)))
     assert u.min() >= 0 and u.max() < 2**16
     for byte in (u & 255, u >> 8, u[:, ::2] >> 8, u[:, 1::2] & 255):
         counts = np.bincount(byte.ravel(), minlength=256)

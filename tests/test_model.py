@@ -72,7 +72,9 @@ MODELS = [
 def test_every_combination_of_parts_builds_and_differentiates(
     network, posterior, prior, likelihood
 ):
-    check(small(network=network, posterior=posterior, prior=prior, likelihood=likelihood))
+    parts = {"posterior": posterior, "prior": prior, "likelihood": likelihood}
+    given = "label" if prior == "conditional" else "none"
+    check(small(network=network, condition=given, **parts), c_shape=(3,) if given else (0,))
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -325,9 +325,13 @@ def test_initialisers_have_the_spreads_of_their_papers():
         "lecun": 1 / n,
         "he": 2 / n,
         "glorot": 2 / (n + m),
+        "normal": 0.02**2,
         "truncated_normal": cut * 0.02**2,
     }
     assert spreads.keys() < networks.INITIALISERS.keys()
+    for name, spread in (("normal", 1.0), ("truncated_normal", cut)):
+        kernel = networks.initialiser(name, 0.1)(KEY, (n, m), jnp.float32)
+        np.testing.assert_allclose(jnp.var(kernel), spread * 0.1**2, rtol=0.03)
     for name, initialiser in networks.INITIALISERS.items():
         kernel = initialiser(KEY, (n, m), jnp.float32)
         if name == "orthogonal":

@@ -121,10 +121,11 @@ def test_pieces_of_any_length_run_without_compiling_anew():
 
 def test_no_more_than_two_blocks_within_the_limit():
     x = rows(Split(X))
-    for limit, steps in ((x.nbytes, 0), (x.nbytes - 1, 6), (400, 4), (1, 1), (0, 1)):
+    size = 53 * ROW
+    for limit, steps in ((size, 0), (size - 1, 6), (400, 3), (1, 1), (0, 1)):
         assert streaming.steps_per_block(x, 4, limit, 100) == steps
         assert steps <= 1 or 2 * steps * 4 * ROW <= limit
-    assert streaming.steps_per_block(x, 4, 400, 3) == 3
+    assert streaming.steps_per_block(x, 4, 400, 2) == 2
     assert streaming.steps_per_block(x, 4, None, 3) == 0  # a CPU keeps everything
 
 
