@@ -144,8 +144,11 @@ def latents(run: runs.Run, batch: Batch, key: Any) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         "latent_dim": means.shape[1],
         "active_units": int(evaluation.active_units(means).sum()),
-        **evaluation.aggregate_posterior(run.vae, run.params, batch, key),
     }
+    if run.config["settings"]["model"]["prior"] == "conditional":
+        print("note       no aggregate posterior: each image has a prior of its own")
+    elif means.shape[1]:
+        numbers |= evaluation.aggregate_posterior(run.vae, run.params, batch, key)
     try:
         numbers["kl_per_unit"] = evaluation.unit_rates(run.vae, run.params, batch).tolist()
     except UserError as error:

@@ -92,9 +92,11 @@ def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]]) -> dict[st
     config = job.config
     test, key = job.held_out(job.dataset.test), jax.random.key(config.data.data_seed)
     means = evaluation.posterior_means(run.vae, run.params, test)
+    # Without latents every sample is the same.
+    samples = config.run.nll_samples if config.model.latent_dim else 1
     with tqdm(total=len(test.x), desc="test NLL", unit=" images", disable=None) as bar:
         estimate = evaluation.log_likelihood(
-            run.vae, run.params, test, key, config.run.nll_samples, report=bar.update
+            run.vae, run.params, test, key, samples, report=bar.update
         )
     nll = evaluation.nll(estimate)
     last = history[-1]
@@ -105,7 +107,7 @@ def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]]) -> dict[st
         "checkpoint": run.meta,
         **evaluation.elbo(run.vae, run.params, test, key),
         **nll,
-        "nll_samples": config.run.nll_samples,
+        "nll_samples": samples,
         "bits_per_dim": nll["nll"] / (math.prod(job.condition.x_shape) * math.log(2))
         if discrete
         else None,

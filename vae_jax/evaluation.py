@@ -115,6 +115,21 @@ def objective_value(
     }
 
 
+def mean_entropy(means: Any) -> float:
+    """Mean entropy of Bernoulli pixels with these means, in nats per pixel: 0 for black and white,
+    log 2 for grey. What a model is unsure of it draws grey.
+    """
+    entropy = jax.vmap(lambda p: jnp.sum(jax.scipy.special.entr(jnp.stack([p, 1 - p]))))
+    return mean(entropy(jnp.ravel(jnp.asarray(means))))
+
+
+def gradient_energy(images: Float[np.ndarray, "n h w c"]) -> float:
+    """Σ of squared differences of neighbouring pixels, across and down; the mean over images."""
+    x = np.asarray(images, np.float64)
+    across, down = np.diff(x, axis=2), np.diff(x, axis=1)
+    return float((np.sum(across**2) + np.sum(down**2)) / len(x))
+
+
 class LogLikelihood(NamedTuple):
     """Estimates of log p(x) for each of n images, [n], and each one's Monte-Carlo variance.
 

@@ -83,6 +83,37 @@ def samples(images: Images) -> Figure:
     return _picture(sheet, min(640, 100 * cols), (10, 10, 10, 10))[0]
 
 
+def sheets(groups: Mapping[str, Images], cols: int) -> Figure:
+    """Sheets of `cols` images across, side by side, each under its name."""
+    sheets = [tile(x, math.ceil(len(x) / cols), cols, gap=1) for x in groups.values()]
+    return _side_by_side(sheets, [*groups], next(iter(groups.values())).shape[2])
+
+
+def columns(groups: Mapping[str, Images], rows: int) -> Figure:
+    """Columns of `rows` images: group by group, row by row, each group under its name."""
+    sheets = [tile(x, rows, len(x) // rows, gap=1) for x in groups.values()]
+    return _side_by_side(sheets, [*groups], next(iter(groups.values())).shape[2])
+
+
+def _side_by_side(sheets: list[np.ndarray], names: list[str], space: int) -> Figure:
+    """Sheets of one height, half an image apart, as one picture with names above."""
+    space //= 2
+    height, depth = max(len(s) for s in sheets), max(s.shape[2] for s in sheets)
+    parts, centres, at = [], [], 0
+    for sheet in sheets:
+        full = np.ones((height, sheet.shape[1], depth), np.float32)
+        full[: len(sheet)] = sheet
+        parts += [full, np.ones((height, space, depth), np.float32)]
+        centres.append(at + sheet.shape[1] / 2)
+        at += sheet.shape[1] + space
+    whole = np.concatenate(parts[:-1], axis=1)
+    figure, axes = _picture(whole, _PAGE - 20, (10, 10, 10, 44))
+    axes.xaxis.tick_top()
+    axes.set_xticks(centres, names, fontsize=_NORMAL)
+    axes.tick_params(top=False)
+    return figure
+
+
 def reconstructions(originals: Images, reconstructions: Images, *, cols: int = 16) -> Figure:
     """Originals [n, h, w, c] over their reconstructions [n, h, w, c], `cols` pairs side by side."""
     n, h, w, c = originals.shape
