@@ -120,9 +120,8 @@ def parse(
     """
     values = _flag_values(config)
     if issubclass(config, Config):
-        for name, known in (("model", MODELS), ("preset", PRESETS)):
-            default = preset if name == "preset" else ""
-            flags.DEFINE_enum(name, default, ["", *known], "", flag_values=values)
+        flags.DEFINE_string("model", "", "", flag_values=values)
+        flags.DEFINE_string("preset", preset, "", flag_values=values)
     try:
         rest = values(["", *arguments])[1:]
     except (flags.Error, OSError) as error:

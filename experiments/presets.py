@@ -88,6 +88,9 @@ def resolve(model: str, preset: str, given: Values) -> Values:
 
     Raises UserError with one line where they contradict each other.
     """
+    for name, chosen, known in (("model", model, MODELS), ("preset", preset, PRESETS)):
+        if chosen and chosen not in known:
+            raise UserError(f"{name} must be one of {', '.join(known)}; got {chosen!r}")
     values = {**PRESETS.get(preset, {}), **MODELS.get(model, {}), **given}
     condition, latent_dim = values.get("condition", "none"), values.get("latent_dim")
     if model == "vae" and condition != "none":

@@ -5,6 +5,7 @@ Tests called `..._misprint` show that a formula as the article prints it is wron
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ import pytest
 from scipy import integrate, stats
 
 from experiments import analytic_vae, worlds
+from experiments.config import parse
+from experiments.job import assemble
 from experiments.worlds import closed_form_kl
-from vae_jax import gradients, model, objectives
+from vae_jax import evaluation, gradients, model, objectives, training
 from vae_jax.distributions import (
     LOG_2PI,
     MultivariateNormal,
@@ -23,6 +26,7 @@ from vae_jax.distributions import (
     discrete_kl,
     transformed_log_prob,
 )
+from vae_jax.objectives import kl_weights
 from vae_jax.types import Batch
 
 SEEDS = range(3)
@@ -751,3 +755,24 @@ def test_data_with_spectrum():
     data = np.asarray(linear_data())
     close(data.mean(axis=0), 0)
     close(np.linalg.eigvalsh(data.T @ data / len(data)), [0.25, 1, 2, 4])
+
+
+def test_on_images_too():
+    """Noise σ² with β = 1, noise 1 with β = σ²: one path of training, of a network on digits."""
+    common = ["--dataset=digits", "--binarisation=none", "--likelihood=gaussian", "--widths=16"]
+    ends = []
+    for flags in (["--likelihood_scale=0.2"], ["--likelihood_scale=1", "--beta=0.04"]):
+        job = assemble(parse([*common, "--steps=60", "--latent_dim=3", *flags]))
+        *_, progress = training.fit(
+            job.vae, job.objective, job.rows, job.config.training,
+            prepare=job.prepare, weights=kl_weights(job.config.objective),
+        )  # fmt: skip
+        batch, key = job.held_out(job.dataset.test), jax.random.key(0)
+        ends.append(evaluation.elbo(job.vae, progress.state.params, batch, key))
+    noise, weight = ends
+    assert noise["rate"] == pytest.approx(weight["rate"], rel=1e-3)
+    errors = [
+        2 * s**2 * (end["distortion"] - 32 * math.log(2 * math.pi * s**2))
+        for s, end in ((0.2, noise), (1.0, weight))
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
