@@ -7,7 +7,8 @@ test ELBO, rate and distortion, the importance-weighted NLL, active units and tr
 flag of `experiments.run` works but those that choose the objective. Each run is a directory of its
 own under --run_dir, and the table is written there as objectives.json; a second call goes on where
 the first was stopped. Expected: the multi-sample bounds reach a better NLL than the ELBO at a
-worse ELBO; the score function is far behind. About twenty minutes on two CPU cores.
+worse ELBO; the score function, with five samples and their baseline, is not far behind. About
+twenty minutes on two CPU cores.
 """
 
 import dataclasses
