@@ -25,6 +25,7 @@ PRESETS: dict[str, Values] = {
         "validation_size": 0,
         "batch_size": 100,
         "steps": 60_000,
+        "optimiser": "adam_hat",
         "learning_rate": 1e-3,
         "beta1": 0.0,
         "beta2": 0.999,

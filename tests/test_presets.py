@@ -99,9 +99,12 @@ def test_bad_conditions_are_one_line():
         assert "\n" not in str(error.value)
 
 
-def test_the_solver_is_caffes():
-    """Adam with β₁ = 0 and L2 in the gradient of weights alone, written out in NumPy."""
-    config = TrainConfig(beta1=0.0, beta2=0.999, epsilon=1e-8, l2=0.1, learning_rate=0.01)
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_the_solver_is_caffes(beta1):
+    """Adam with ε̂, and L2 in the gradient of weights alone, written out in NumPy."""
+    config = TrainConfig(
+        optimiser="adam_hat", beta1=beta1, beta2=0.999, epsilon=0.01, l2=0.1, learning_rate=0.01
+    )
     rng = np.random.default_rng(0)
     start = {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
     gradients = [{"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)} for _ in range(5)]
@@ -109,15 +112,16 @@ def test_the_solver_is_caffes():
     params = jax.tree.map(jnp.asarray, {"layer": start})
     state = optimiser.init(params)
     weights = {name: value.copy() for name, value in start.items()}
-    square = dict.fromkeys(start, 0.0)
+    mean, square = dict.fromkeys(start, 0.0), dict.fromkeys(start, 0.0)
     for t, gradient in enumerate(gradients, 1):
         updates, state = optimiser.update({"layer": gradient}, state, params)
         params = optax.apply_updates(params, updates)
         for name in start:
             g = gradient[name] + 0.1 * weights[name] * (name == "kernel")
             square[name] = 0.999 * square[name] + 0.001 * g**2
-            rate = 0.01 * np.sqrt(1 - 0.999**t)
-            weights[name] -= rate * g / (np.sqrt(square[name]) + 1e-8)
+            mean[name] = beta1 * mean[name] + (1 - beta1) * g
+            rate = 0.01 * np.sqrt(1 - 0.999**t) / (1 - beta1**t)
+            weights[name] -= rate * mean[name] / (np.sqrt(square[name]) + 0.01)
     for name in start:
         np.testing.assert_allclose(params["layer"][name], weights[name], rtol=1e-5, atol=1e-7)
 

@@ -6,6 +6,7 @@ Step t draws everything from `fold_in(key, t)`, and epoch e its order of the ima
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -31,9 +32,40 @@ def _adaptive(make: Callable[..., Any]) -> Callable[..., optax.GradientTransform
     return lambda rate, s: make(rate, b1=s.beta1, b2=s.beta2, eps=s.epsilon)
 
 
+def adam_hat(
+    rate: optax.ScalarOrSchedule, b1: float, b2: float, eps: float
+) -> optax.GradientTransformation:
+    """Adam in the order of Kingma & Ba's last paragraph of §2, rate·√(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + ε̂).
+
+    As in Caffe and TensorFlow 1. There ε̂ is not corrected for the mean's bias as v is, and damps
+    what the algorithm as printed would not: with sparse or dead units another path of training.
+    Without momentum, β₁ = 0, it keeps no m.
+    """
+
+    def init(params: Params) -> Any:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return jnp.zeros((), jnp.int32), zeros if b1 else (), jax.tree.map(jnp.copy, zeros)
+
+    def update(gradient: Params, state: Any, params: Params = None) -> Any:
+        count, m, v = state
+        m = optax.update_moment(gradient, m, b1, 1) if b1 else ()
+        v = optax.update_moment_per_elem_norm(gradient, v, b2, 2)
+        t = (count + 1).astype(jnp.float32)
+        scale = jnp.sqrt(-jnp.expm1(t * math.log(b2)) if b2 else 1.0)
+        scale /= -jnp.expm1(t * math.log(b1)) if b1 else 1.0
+        top = m if b1 else gradient
+        steps = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), top, v)
+        return steps, (count + 1, m, v)
+
+    return optax.chain(
+        optax.GradientTransformation(init, update), optax.scale_by_learning_rate(rate)
+    )
+
+
 # name -> function of the learning rate and the settings
 OPTIMISERS = {
     "adam": _adaptive(optax.adam),
+    "adam_hat": _adaptive(adam_hat),
     "adamw": _adaptive(optax.adamw),
     "adamax": _adaptive(optax.adamax),
     "adagrad": lambda rate, s: optax.adagrad(rate, eps=s.epsilon),
@@ -50,7 +82,7 @@ class TrainConfig:
     epochs: int = setting(30, "passes over the training images", at_least=1)
     steps: int = setting(0, "training steps; 0 leaves it to epochs", unit="steps", at_least=0)
     optimiser: str = setting(
-        "adam", "optax optimiser, its other settings as in optax", choices=OPTIMISERS
+        "adam", "as in optax; adam_hat: as in Caffe and TensorFlow 1", choices=OPTIMISERS
     )
     learning_rate: float = setting(1e-3, "peak learning rate", above=0, at_most=1e3)
     beta1: float = setting(
