@@ -40,7 +40,7 @@ def main(config: Config) -> int:
             print(f"{directory} holds this run, finished: see {directory / 'summary.json'}")
             return 0
         print(header(config, dataset, vae, steps_per_epoch, total, directory), flush=True)
-        files.write_json(directory / "config.json", description)
+        directories.begin(directory, description)
         code = train(config, dataset, vae, objective, directory, stop)
         if code == 0:
             finish(config, dataset, directory)

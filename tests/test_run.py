@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ended import result, rows
 from idx import write_idx_set
 from PIL import Image
 
@@ -31,27 +32,6 @@ def run(directory: Path, *flags: str) -> int:
 
 def command(directory: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "experiments.run", *TINY, f"--run_dir={directory}", *flags]
-
-
-def rows(directory: Path) -> list[dict]:
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-
-
-def timeless(values):
-    """Without the clock's part."""
-    clock = ("seconds", "train_seconds", "images_per_second")
-    return {name: value for name, value in values.items() if name not in clock}
-
-
-def result(directory: Path) -> tuple:
-    """All that a run ends in: the bits of its state and best weights, its metrics and summary."""
-    newest = checkpoints.checkpoints(directory)[0]
-    arrays = []
-    for path in (newest, directory / "checkpoints" / "best.npz"):
-        with np.load(path) as archive:
-            arrays += [(n, archive[n].tobytes()) for n in sorted(archive.files) if n != ".meta"]
-    summary = json.loads((directory / "summary.json").read_text())
-    return newest.name, arrays, [timeless(row) for row in rows(directory)], timeless(summary)
 
 
 @pytest.fixture(scope="module")
