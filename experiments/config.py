@@ -5,9 +5,11 @@ and its check follow. A flag's name is the field's name.
 """
 
 import dataclasses
+import errno
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -148,11 +150,19 @@ def _shown(default: Any) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
 
 
+# Of the files that an experiment writes; anything else is a defect, and keeps its traceback.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
 def main(
     program: str, run: Callable[[Any], int | None], config: type = Config, positional: str = ""
 ) -> None:
-    """Runs an experiment from the command line: a wrong value is one line and exit code 2."""
+    """Runs an experiment from the command line: a wrong value is one line and exit code 2.
+
+    So is a warning, and a disk that cannot be written, with exit code 1.
+    """
     arguments = sys.argv[1:]
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
         print(usage(program, config, positional))
         sys.exit(0)
@@ -166,5 +176,12 @@ def main(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(
+            f"error: {error.filename}: {error.strerror}; what was saved is whole", file=sys.stderr
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

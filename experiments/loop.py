@@ -57,6 +57,8 @@ def train(
     like = jax.eval_shape(lambda: training.initial_state(vae, config.training, len(images)))
     state, meta = checkpoints.restore_checkpoint(directory, like) or (None, None)
     log = Log(config, dataset, vae, objective, directory, meta)
+    if state is not None and log.meta["best"]:
+        checkpoints.keep_best(directory, state.averaged, log.meta["step"], log.meta["best"])
     steps = training.fit(
         vae,
         log.objective,
@@ -137,6 +139,8 @@ class Log:
         self.valid = unconditional(dataset.valid.x)
         self.objective = objective
         self.weights = kl_weights(config.objective)
+        if meta is None and runs.read_metrics(directory):
+            print(f"note       no checkpoint in {directory}: training from the start")
         self.meta = meta or {"step": 0, "sums": {}, "best": None, "seconds": 0.0}
         runs.rewind_metrics(directory, self.meta["step"])
         self.clock = time.perf_counter()
