@@ -6,6 +6,7 @@ and its check follow. A flag's name is the field's name.
 
 import dataclasses
 import errno
+import importlib.util
 import os
 import sys
 import textwrap
@@ -44,9 +45,16 @@ class RunConfig:
     deterministic: bool = setting(
         False, "ask the compiler for deterministic kernels (slower on GPUs; CPUs always are)"
     )
+    profile: int = setting(
+        0, "trace so many steps, before training and apart from it, to profile/ in the run "
+        "directory; 0 is off", unit="steps", at_least=0,
+    )  # fmt: skip
+    tensorboard: bool = setting(False, "scalars and figures for TensorBoard too (tensorboardX)")
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.tensorboard and not importlib.util.find_spec("tensorboardX"):
+            raise UserError("tensorboard needs tensorboardX: pip install 'vae-jax[tensorboard]'")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,8 @@ FREE = {
     "resume",
     "data_dir",
     "device_limit",
+    "profile",
+    "tensorboard",
 }  # settings that may differ when a run is resumed
 LOG = "log.txt"  # where a launcher keeps a run's output
 GROWING = {"epochs", "steps"}  # and those that may only grow

@@ -1,5 +1,6 @@
 """The training loop around `training.fit`: evaluation, checkpoints, progress, and how it stops."""
 
+import functools
 import os
 import shlex
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from experiments import board, telemetry
 from experiments.config import Config
 from vae_jax import checkpoints, data, evaluation, runs, training
 from vae_jax.model import VAE
@@ -59,16 +61,20 @@ def train(
     log = Log(config, dataset, vae, objective, directory, meta)
     if state is not None and log.meta["best"]:
         checkpoints.keep_best(directory, state.averaged, log.meta["step"], log.meta["best"])
-    steps = training.fit(
+    fit = functools.partial(
+        training.fit,
         vae,
         log.objective,
         data.flat(images),
-        config.training,
         prepare=data.preparer(dataset.binarisation, dataset.x_shape),
         weights=log.weights,
-        state=state,
         limit=config.run.device_limit * 2**30 or None,
     )
+    if config.run.profile:
+        folder = directory / "profile"
+        traced = telemetry.trace(fit, config.training, state, folder, config.run.profile)
+        print(f"profile    {traced:,} steps in {folder}", flush=True)
+    steps = fit(config=config.training, state=state)
     stop.gentle = True
     with progress_bar(config, len(images), log.meta["step"]) as bar:
         for progress in steps:
@@ -142,7 +148,8 @@ class Log:
         if meta is None and runs.read_metrics(directory):
             print(f"note       no checkpoint in {directory}: training from the start")
         self.meta = meta or {"step": 0, "sums": {}, "best": None, "seconds": 0.0}
-        runs.rewind_metrics(directory, self.meta["step"])
+        history = runs.rewind_metrics(directory, self.meta["step"])
+        self.board = board.Board(directory, history) if config.run.tensorboard else None
         self.clock = time.perf_counter()
 
     def add(self, progress: training.Progress) -> None:
@@ -172,7 +179,10 @@ class Log:
             )
             row |= {f"valid_{name}": value for name, value in valid.items()}
             self._keep_best(params, progress.step, valid["loss"])
+        row |= telemetry.costs()
         runs.append_metrics(self.directory, row)
+        if self.board:
+            self.board.add(row)
 
     def _keep_best(self, params: Any, step: int, loss: float) -> None:
         if self.meta["best"] is None or loss < self.meta["best"]["loss"]:

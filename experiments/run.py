@@ -14,9 +14,9 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from experiments import board, figures
 from experiments import config as configuration
 from experiments import directory as directories
-from experiments import figures
 from experiments.config import Config
 from experiments.loop import Stop, train
 from vae_jax import data, evaluation, files, likelihoods, model, objectives, runs, training
@@ -75,6 +75,8 @@ def finish(config: Config, dataset: data.Dataset, directory: Path) -> None:
     history = runs.read_metrics(directory)
     summary = summarise(config, dataset, run, history)
     paths = figures.draw(run, dataset, history, directory / "figures")
+    if config.run.tensorboard:
+        board.finish(directory, summary, paths)
     files.write_json(directory / "summary.json", summary)
     print(table(summary))
     print(f"figures    {', '.join(path.name for path in paths)} in {directory / 'figures'}")

@@ -7,7 +7,9 @@ import numpy as np
 
 from vae_jax import checkpoints
 
-CLOCK = ("seconds", "train_seconds", "images_per_second")  # what no two runs share
+# What no two runs share.
+CLOCK = {"seconds", "train_seconds", "images_per_second", "compile_seconds"}
+CLOCK |= {"peak_host_bytes", "peak_device_bytes"}
 
 
 def rows(directory: Path) -> list[dict]:
@@ -15,7 +17,7 @@ def rows(directory: Path) -> list[dict]:
 
 
 def timeless(values):
-    """Without the clock's part."""
+    """Without what is measured of the machine."""
     return {name: value for name, value in values.items() if name not in CLOCK}
 
 
