@@ -106,6 +106,7 @@ class Pool:
         self.done = self.total - len(self.waiting)
         self.free, self.running = collections.deque(slots), []
         self.failed: list[tuple[Point, str]] = []
+        self.stopped = 0  # by a signal that this process passed on
         self.signal, self.signals = 0, []  # the first; those not yet passed on
         self.start = time.monotonic()
 
@@ -164,7 +165,10 @@ class Pool:
             self.free.append(running.slot)
             running.log.close()
             code = running.process.returncode
-            self._end(running.point, "" if code == 0 else _ending(code, running.point))
+            if self.signal and abs(code) % 128 in (signal.SIGINT, signal.SIGTERM):
+                self.stopped += 1  # 128 + n where it saved, −n where it had not begun to
+            else:
+                self._end(running.point, "" if code == 0 else _ending(code, running.point))
 
     def _end(self, point: Point, fault: str) -> None:
         if fault:
@@ -177,7 +181,8 @@ class Pool:
 
     def _counts(self) -> str:
         counts = f"{self.done} done, {len(self.running)} running, {len(self.failed)} failed"
-        return f"{counts} of {self.total}"
+        stopped = f", {self.stopped} stopped" if self.stopped else ""
+        return f"{counts}{stopped} of {self.total}"
 
     def _show(self) -> None:
         """The live line, on a terminal only."""
