@@ -6,13 +6,22 @@ Needs tensorboardX (the extra `tensorboard`), not TensorFlow. metrics.jsonl is w
 start the board is made from it anew, so that a killed and resumed run shows no trace of that.
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vae_jax.settings import UserError
+
 FOLDER = "tensorboard"
+
+
+def check() -> None:
+    """Raises UserError where tensorboardX is not installed."""
+    if not importlib.util.find_spec("tensorboardX"):
+        raise UserError("tensorboard needs tensorboardX: pip install 'vae-jax[tensorboard]'")
 
 
 class Board:
@@ -21,7 +30,7 @@ class Board:
     def __init__(self, directory: Path, history: Sequence[Mapping[str, Any]]) -> None:
         for old in (directory / FOLDER).glob("events.*"):
             old.unlink()
-        self.writer = _writer(directory)
+        self.writer = _writer(directory)  # in a thread, and to disk every few seconds
         for row in history:
             self.add(row)
 
@@ -31,14 +40,18 @@ class Board:
             tag = f"{metric}/{split}" if split in ("train", "valid") else f"run/{name}"
             if name != "step" and value is not None:
                 self.writer.add_scalar(tag, value, row["step"])
-        self.writer.flush()
 
 
-def finish(directory: Path, summary: Mapping[str, Any], figures: Sequence[Path]) -> None:
-    """Adds the test set's numbers, and the figures that are PNG files."""
+def finish(
+    directory: Path,
+    history: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    figures: Sequence[Path],
+) -> None:
+    """The whole board: the training, the test set's numbers, and the figures that are PNG files."""
     from matplotlib.image import imread
 
-    writer, step = _writer(directory, ".summary"), summary["checkpoint"]["step"]
+    writer, step = Board(directory, history).writer, summary["checkpoint"]["step"]
     for name, value in summary.items():
         if isinstance(value, (int, float)):
             writer.add_scalar(f"{name}/test", value, step)
@@ -49,7 +62,7 @@ def finish(directory: Path, summary: Mapping[str, Any], figures: Sequence[Path])
     writer.close()
 
 
-def _writer(directory: Path, suffix: str = "") -> Any:
-    from tensorboardX import SummaryWriter
+def _writer(directory: Path) -> Any:
+    from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
-    return SummaryWriter(str(directory / FOLDER), filename_suffix=suffix)
+    return SummaryWriter(str(directory / FOLDER), flush_secs=10)

@@ -6,7 +6,6 @@ and its check follow. A flag's name is the field's name.
 
 import dataclasses
 import errno
-import importlib.util
 import os
 import sys
 import textwrap
@@ -53,8 +52,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.tensorboard and not importlib.util.find_spec("tensorboardX"):
-            raise UserError("tensorboard needs tensorboardX: pip install 'vae-jax[tensorboard]'")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments import board
 from experiments import directory as directories
 from experiments.config import Config, parse
 from vae_jax import data, model, objectives, training
@@ -91,6 +92,8 @@ def plan(flags: Sequence[str], path: str = "") -> list[Point]:
 
 def _point(label: str, flags: list[str]) -> Point:
     config: Config = parse(flags)
+    if config.run.tensorboard:
+        board.check()
     dataset = _dataset(dataclasses.replace(config.data, binarisation="none"))
     training.length(config.training, len(dataset.train.x))
     _check_model(config.model, config.objective, dataset.x_shape, len(dataset.train.x))

@@ -25,6 +25,8 @@ from vae_jax.types import unconditional
 
 
 def main(config: Config) -> int:
+    if config.run.tensorboard:
+        board.check()
     dataset = data.load(config.data)
     misfit = likelihoods.misfit(config.model.likelihood, dataset.train.x, dataset.binarisation)
     for note in filter(None, (dataset.fallback, misfit)):
@@ -76,7 +78,7 @@ def finish(config: Config, dataset: data.Dataset, directory: Path) -> None:
     summary = summarise(config, dataset, run, history)
     paths = figures.draw(run, dataset, history, directory / "figures")
     if config.run.tensorboard:
-        board.finish(directory, summary, paths)
+        board.finish(directory, history, summary, paths)
     files.write_json(directory / "summary.json", summary)
     print(table(summary))
     print(f"figures    {', '.join(path.name for path in paths)} in {directory / 'figures'}")

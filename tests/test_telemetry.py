@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from ended import result, rows
 
-from experiments import figures
+from experiments import figures, points
 from experiments import run as job
 from experiments.config import parse
+from vae_jax.settings import UserError
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ["--dataset=digits", "--widths=16", "--epochs=2", "--nll_samples=2", "--batch_size=64"]
@@ -92,12 +93,15 @@ def events(folder: Path) -> tuple[dict, dict]:
     return scalars, images
 
 
-def test_without_tensorboardx_it_is_one_line(monkeypatch):
-    from vae_jax.settings import UserError
-
+def test_without_tensorboardx_it_is_one_line(tmp_path, monkeypatch):
+    """Before anything is done, by the run and by a launcher of it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'vae-jax\[tensorboard\]'"):
-        parse([*FLAGS, "--tensorboard"])
+    message = r"pip install 'vae-jax\[tensorboard\]'"
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / "r", "--tensorboard")
+    with pytest.raises(UserError, match=message):
+        points.plan([*FLAGS, "--tensorboard"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_is_imported_where_it_is_used():
