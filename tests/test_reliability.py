@@ -157,7 +157,14 @@ def test_all_checkpoints_gone_or_broken(tmp_path, unfinished, finished, capsys):
 # Kills at moments that last too short to be hit by chance
 
 
-MOMENTS = ("config.json", "step-0000000021.npz", "best.npz", "samples.png", "summary.json")
+SLOW = pytest.mark.slow
+MOMENTS = (
+    "config.json",
+    "step-0000000021.npz",
+    "samples.png",
+    pytest.param("best.npz", marks=SLOW),
+    pytest.param("summary.json", marks=SLOW),
+)
 
 
 @pytest.mark.parametrize("name", MOMENTS)
@@ -219,7 +226,9 @@ def disk(tmp_path):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("kilobytes", [16, 32, 80, 108])
+@pytest.mark.parametrize(
+    "kilobytes", [16, pytest.param(32, marks=SLOW), 80, pytest.param(108, marks=SLOW)]
+)
 def test_a_full_disk(tmp_path, disk, finished, monkeypatch, capsys, kilobytes):
     """Full in metrics.jsonl, in the first and a later checkpoint, in a figure: one line, and with
     more room the same command goes on to the same bits.
