@@ -5,9 +5,11 @@ and its check follow. A flag's name is the field's name.
 """
 
 import dataclasses
+import errno
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,6 +45,11 @@ class RunConfig:
     deterministic: bool = setting(
         False, "ask the compiler for deterministic kernels (slower on GPUs; CPUs always are)"
     )
+    profile: int = setting(
+        0, "trace so many steps, before training and apart from it, to profile/ in the run "
+        "directory; 0 is off", unit="steps", at_least=0,
+    )  # fmt: skip
+    tensorboard: bool = setting(False, "scalars and figures for TensorBoard too (tensorboardX)")
 
     def __post_init__(self) -> None:
         validate(self)
@@ -179,6 +186,10 @@ def _shown(default: Any) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
 
 
+# Of the files that an experiment writes; anything else is a defect, and keeps its traceback.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
 def main(
     program: str,
     run: Callable[[Any], int | None],
@@ -186,8 +197,12 @@ def main(
     positional: str = "",
     preset: str = "",
 ) -> None:
-    """Runs an experiment from the command line: a wrong value is one line and exit code 2."""
+    """Runs an experiment from the command line: a wrong value is one line and exit code 2.
+
+    So is a warning, and a disk that cannot be written, with exit code 1.
+    """
     arguments = sys.argv[1:]
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
         print(usage(program, config, positional))
         sys.exit(0)
@@ -201,5 +216,12 @@ def main(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(
+            f"error: {error.filename}: {error.strerror}; what was saved is whole", file=sys.stderr
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

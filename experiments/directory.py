@@ -15,7 +15,10 @@ FREE = {
     "resume",
     "data_dir",
     "device_limit",
+    "profile",
+    "tensorboard",
 }  # settings that may differ when a run is resumed
+LOG = "log.txt"  # where a launcher keeps a run's output
 GROWING = {"epochs", "steps"}  # and those that may only grow
 
 
@@ -62,7 +65,7 @@ def check(directory: Path, description: dict[str, Any], resume: bool) -> str:
     """ "new", "started" or "finished"; UserError where the directory holds something else."""
     path = directory / "config.json"
     if not path.exists():
-        strangers = [p.name for p in directory.iterdir() if p.name != ".lock"]
+        strangers = [p.name for p in directory.iterdir() if not _left_behind(p.name)]
         if strangers:
             raise UserError(f"run_dir {directory} is not empty ({strangers[0]}); give another")
         return "new"
@@ -75,13 +78,36 @@ def check(directory: Path, description: dict[str, Any], resume: bool) -> str:
     differing = differences(before, description)
     if differing:
         raise UserError(f"cannot resume {directory}: {'; '.join(differing)}")
-    grown = any(
-        description["settings"]["training"][name] != before["settings"]["training"][name]
-        for name in GROWING
+    return "finished" if finished(directory, description["settings"]) else "started"
+
+
+def _left_behind(name: str) -> bool:
+    """What a run killed before it wrote config.json, or its launcher, may leave."""
+    return name in (".lock", LOG) or (name.startswith(".config.json.") and name.endswith(".tmp"))
+
+
+def begin(directory: Path, description: dict[str, Any]) -> None:
+    """From here on the directory is this run's, and unfinished."""
+    (directory / "summary.json").unlink(missing_ok=True)  # of the shorter run that this one extends
+    for stale in directory.glob("**/.*.tmp"):  # of writes that a kill cut short
+        stale.unlink(missing_ok=True)
+    files.write_json(directory / "config.json", description)
+
+
+def finished(directory: Path, settings: dict[str, dict[str, Any]]) -> bool:
+    """Whether the directory holds the summary of a run with these settings, FREE ones apart."""
+    if not (directory / "summary.json").exists():
+        return False
+    try:
+        before = files.read_json(directory / "config.json")["settings"]
+    except (UserError, KeyError, TypeError):
+        return False
+    return all(
+        value == before.get(topic, {}).get(name)
+        for topic, section in settings.items()
+        for name, value in section.items()
+        if name not in FREE
     )
-    if (directory / "summary.json").exists() and not grown:
-        return "finished"
-    return "started"
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """The training loop around `training.fit`: evaluation, checkpoints, progress, and how it stops."""
 
+import functools
 import os
 import shlex
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from experiments import board, telemetry
 from experiments.config import Config
 from experiments.job import Job
 from vae_jax import checkpoints, evaluation, runs, training
@@ -50,16 +52,22 @@ def train(job: Job, directory: Path, stop: Stop) -> int:
     like = jax.eval_shape(lambda: training.initial_state(job.vae, config.training, num_images))
     state, meta = checkpoints.restore_checkpoint(directory, like) or (None, None)
     log = Log(job, directory, meta)
-    steps = training.fit(
+    if state is not None and log.meta["best"]:
+        checkpoints.keep_best(directory, state.averaged, log.meta["step"], log.meta["best"])
+    fit = functools.partial(
+        training.fit,
         job.vae,
         job.objective,
         rows,
-        config.training,
         prepare=job.prepare,
         weights=log.weights,
-        state=state,
         limit=config.run.device_limit * 2**30 or None,
     )
+    if config.run.profile:
+        folder = directory / "profile"
+        traced = telemetry.trace(fit, config.training, state, folder, config.run.profile)
+        print(f"profile    {traced:,} steps in {folder}", flush=True)
+    steps = fit(config=config.training, state=state)
     stop.gentle = True
     with progress_bar(config, num_images, log.meta["step"]) as bar:
         for progress in steps:
@@ -122,8 +130,11 @@ class Log:
         self.directory = directory
         self.valid = job.held_out(job.dataset.valid)
         self.weights = kl_weights(job.config.objective)
+        if meta is None and runs.read_metrics(directory):
+            print(f"note       no checkpoint in {directory}: training from the start")
         self.meta = meta or {"step": 0, "sums": {}, "best": None, "seconds": 0.0}
-        runs.rewind_metrics(directory, self.meta["step"])
+        history = runs.rewind_metrics(directory, self.meta["step"])
+        self.board = board.Board(directory, history) if config.run.tensorboard else None
         self.clock = time.perf_counter()
 
     def add(self, progress: training.Progress) -> None:
@@ -153,7 +164,10 @@ class Log:
             )
             row |= {f"valid_{name}": value for name, value in valid.items()}
             self._keep_best(params, progress.step, valid["loss"])
+        row |= telemetry.costs()
         runs.append_metrics(self.directory, row)
+        if self.board:
+            self.board.add(row)
 
     def _keep_best(self, params: Any, step: int, loss: float) -> None:
         if self.meta["best"] is None or loss < self.meta["best"]["loss"]:

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from experiments import board, figures
 from experiments import config as configuration
 from experiments import directory as directories
-from experiments import figures
 from experiments.config import Config
 from experiments.job import Job, assemble
 from experiments.loop import Stop, train
@@ -31,6 +31,8 @@ def main(config: Config) -> int:
 def perform(job: Job) -> int:
     """Trains, evaluates and draws one job in its run directory; returns the exit code."""
     config, dataset = job.config, job.dataset
+    if config.run.tensorboard:
+        board.check()
     for note in job.notes:
         print(f"note       {note}")
     directory = Path(config.run.run_dir or directories.default(config, dataset))
@@ -41,7 +43,7 @@ def perform(job: Job) -> int:
             print(f"{directory} holds this run, finished: see {directory / 'summary.json'}")
             return 0
         print(header(job, directory), flush=True)
-        files.write_json(directory / "config.json", description)
+        directories.begin(directory, description)
         code = train(job, directory, stop)
         if code == 0:
             finish(job, directory)
@@ -82,6 +84,8 @@ def finish(job: Job, directory: Path) -> None:
     history = runs.read_metrics(directory)
     summary = summarise(job, run, history)
     paths = figures.draw(run, job.dataset, history, directory / "figures")
+    if config.run.tensorboard:
+        board.finish(directory, history, summary, paths)
     files.write_json(directory / "summary.json", summary)
     print(table(summary))
     print(f"figures    {', '.join(path.name for path in paths)} in {directory / 'figures'}")

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 import zipfile
 from typing import NamedTuple
 
@@ -77,6 +78,20 @@ def test_every_flipped_bit_in_the_data_is_noticed(tmp_path):
         except (UserError, *checkpoints.BROKEN):
             continue
         assert same(tree, state(2)) and meta == {"step": 2}
+
+
+def test_any_flipped_bit_leads_to_a_good_state(tmp_path):
+    """Of either checkpoint: names, headers and the archive's own tables included."""
+    checkpoints.save_checkpoint(tmp_path, state(1), {"step": 1})
+    path = checkpoints.save_checkpoint(tmp_path, state(2), {"step": 2})
+    whole = path.read_bytes()
+    for position in range(0, 8 * len(whole), 37):
+        broken = bytearray(whole)
+        broken[position // 8] ^= 1 << position % 8
+        path.write_bytes(broken)
+        with warnings.catch_warnings(record=True) as caught:
+            restored, meta = checkpoints.restore_checkpoint(tmp_path, state())
+        assert same(restored, state(meta["step"])) and meta["step"] == (1 if caught else 2)
 
 
 def test_all_broken_is_an_error_in_one_line(tmp_path):

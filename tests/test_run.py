@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ended import result, rows
 from idx import write_idx_set
 from PIL import Image
 
@@ -31,27 +32,6 @@ def run(directory: Path, *flags: str) -> int:
 
 def command(directory: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "experiments.run", *TINY, f"--run_dir={directory}", *flags]
-
-
-def rows(directory: Path) -> list[dict]:
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-
-
-def timeless(values):
-    """Without the clock's part."""
-    clock = ("seconds", "train_seconds", "images_per_second")
-    return {name: value for name, value in values.items() if name not in clock}
-
-
-def result(directory: Path) -> tuple:
-    """All that a run ends in: the bits of its state and best weights, its metrics and summary."""
-    newest = checkpoints.checkpoints(directory)[0]
-    arrays = []
-    for path in (newest, directory / "checkpoints" / "best.npz"):
-        with np.load(path) as archive:
-            arrays += [(n, archive[n].tobytes()) for n in sorted(archive.files) if n != ".meta"]
-    summary = json.loads((directory / "summary.json").read_text())
-    return newest.name, arrays, [timeless(row) for row in rows(directory)], timeless(summary)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +213,7 @@ def long_run(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_some_moment(tmp_path, long_run, number):
     """The real thing: a process, a signal while it trains, and --resume."""
     directory = tmp_path / "r"
@@ -245,8 +225,8 @@ def test_a_signal_at_some_moment(tmp_path, long_run, number):
         time.sleep(0.3)
         process.send_signal(number)
         code = process.wait(60)
-    if number == signal.SIGTERM:
-        assert code == 128 + signal.SIGTERM
+    if number != signal.SIGKILL:
+        assert code == 128 + number
         assert "--resume" in (tmp_path / "log").read_text()
     stopped_at = int(checkpoints.checkpoints(directory)[0].stem.split("-")[1])
     assert stopped_at < 100 * 21

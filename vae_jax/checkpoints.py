@@ -24,7 +24,8 @@ from vae_jax.settings import UserError
 from vae_jax.types import Params
 
 KEEP = 2  # the last state, and the one before in case the last is broken
-BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+# What reading a damaged file raises; RuntimeError: it now claims encryption, or a later version.
+BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
@@ -102,18 +103,22 @@ def restore_checkpoint(directory: Path, like: Any) -> tuple[Any, dict[str, Any]]
 
     None where there is no checkpoint at all; UserError where all are broken or one does not fit.
     """
-    paths = checkpoints(directory)
+    paths, misfit = checkpoints(directory), None
     for path in paths:
         try:
             state, meta = load_arrays(path, like)
-        except UserError:
-            raise
+        except UserError as error:
+            misfit = misfit or error
         except BROKEN as error:
             warnings.warn(
                 f"checkpoint {path} is broken ({error}); trying the one before", stacklevel=2
             )
         else:
+            if misfit:  # the one before does fit: a damaged name or header
+                warnings.warn(f"{misfit}; going on from {path}", stacklevel=2)
             return jax.tree.map(jnp.asarray, state), meta
+    if misfit:
+        raise misfit
     if paths:
         raise UserError(
             f"no checkpoint in {directory} can be read; remove the directory to start anew"
@@ -123,3 +128,22 @@ def restore_checkpoint(directory: Path, like: Any) -> tuple[Any, dict[str, Any]]
 
 def save_best(directory: Path, params: Params, meta: dict[str, Any]) -> None:
     save_arrays(directory / "checkpoints" / "best.npz", {"params": params}, meta)
+
+
+def keep_best(directory: Path, params: Params, step: int, meta: dict[str, Any]) -> None:
+    """Sees to it that best.npz is there and whole, for a run that resumes from `step`.
+
+    meta: of the best so far. Where it is lost, `params` take its place if they are the best;
+    otherwise UserError: nothing else has those weights.
+    """
+    path = directory / "checkpoints" / "best.npz"
+    try:
+        load_arrays(path, {"params": params})
+    except (UserError, *BROKEN):
+        if meta["step"] != step:
+            raise UserError(
+                f"{path} is missing or broken: the weights of step {meta['step']}, the best by "
+                f"validation; remove {directory} and train anew, to the same bits"
+            ) from None
+        warnings.warn(f"{path} was missing or broken; written again", stacklevel=2)
+        save_best(directory, params, meta)

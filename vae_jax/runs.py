@@ -32,7 +32,7 @@ from vae_jax.batches import held_out
 from vae_jax.checkpoints import BROKEN, checkpoints, load_arrays
 from vae_jax.conditions import Condition
 from vae_jax.evaluation import PRECISION, unit_interval
-from vae_jax.files import read_json, replacing
+from vae_jax.files import naming, read_json, replacing
 from vae_jax.formats import Split
 from vae_jax.model import VAE, ModelConfig, build
 from vae_jax.settings import UserError
@@ -115,7 +115,8 @@ def _git_commit() -> str:
 
 
 def append_metrics(directory: Path, row: dict[str, Any]) -> None:
-    with open(directory / "metrics.jsonl", "a") as file:
+    path = directory / "metrics.jsonl"
+    with naming(path), open(path, "a") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()
         os.fsync(file.fileno())
