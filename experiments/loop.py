@@ -134,7 +134,7 @@ class Log:
             print(f"note       no checkpoint in {directory}: training from the start")
         self.meta = meta or {"step": 0, "sums": {}, "best": None, "seconds": 0.0}
         history = runs.rewind_metrics(directory, self.meta["step"])
-        self.board = board.Board(directory, history) if config.run.tensorboard else None
+        self.board = board.Board(directory, history) if self.config.run.tensorboard else None
         self.clock = time.perf_counter()
 
     def add(self, progress: training.Progress) -> None:

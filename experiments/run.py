@@ -84,7 +84,7 @@ def finish(job: Job, directory: Path) -> None:
     history = runs.read_metrics(directory)
     summary = summarise(job, run, history)
     paths = figures.draw(run, job.dataset, history, directory / "figures")
-    if config.run.tensorboard:
+    if job.config.run.tensorboard:
         board.finish(directory, history, summary, paths)
     files.write_json(directory / "summary.json", summary)
     print(table(summary))

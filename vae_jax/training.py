@@ -46,14 +46,14 @@ def adam_hat(
         zeros = jax.tree.map(jnp.zeros_like, params)
         return jnp.zeros((), jnp.int32), zeros if b1 else (), jax.tree.map(jnp.copy, zeros)
 
-    def update(gradient: Params, state: Any, params: Params = None) -> Any:
+    def update(updates: Params, state: Any, params: Params | None = None) -> Any:
         count, m, v = state
-        m = optax.update_moment(gradient, m, b1, 1) if b1 else ()
-        v = optax.update_moment_per_elem_norm(gradient, v, b2, 2)
+        m = optax.update_moment(updates, m, b1, 1) if b1 else ()
+        v = optax.update_moment_per_elem_norm(updates, v, b2, 2)
         t = (count + 1).astype(jnp.float32)
         scale = jnp.sqrt(-jnp.expm1(t * math.log(b2)) if b2 else 1.0)
         scale /= -jnp.expm1(t * math.log(b1)) if b1 else 1.0
-        top = m if b1 else gradient
+        top = m if b1 else updates
         steps = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), top, v)
         return steps, (count + 1, m, v)
 
