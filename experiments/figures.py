@@ -1,55 +1,186 @@
-"""The figures of a run, drawn from its model and its data."""
+"""The figures of a run, drawn from its model and its data.
 
-from collections.abc import Iterator
+Which of them a run has, and what draws each: FIGURES, at the foot.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
-from vae_jax import evaluation, plots
+from experiments.config import numbers
+from vae_jax import draws, evaluation, plane_plots, plots
 from vae_jax.data import Dataset
 from vae_jax.runs import Run
-from vae_jax.types import Batch
+from vae_jax.types import Batch, noun
 
 GRID = 20  # tiles along one side of the manifold
 SIDE = 10  # of the sheet of samples
 NUM_RECONSTRUCTIONS = 32
+NUM_ENCODINGS, NUM_DRAWS, NUM_MEANS = 5, 50, 2000
+SWEEP = np.linspace(-2, 2, 20)  # z of the decoder in the plane
+
+
+class Scene(NamedTuple):
+    """A finished run and all that its figures need."""
+
+    run: Run
+    dataset: Dataset
+    history: list[dict[str, Any]]
+    test: Batch
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.run.config["settings"]
+
+    @property
+    def latent_dim(self) -> int:
+        return self.settings["model"]["latent_dim"]
+
+    @property
+    def grid(self) -> Any:
+        return self.settings["run"]["manifold_grid"]
+
+    @property
+    def key(self) -> Any:
+        return jax.random.key(self.settings["data"]["data_seed"])
 
 
 def draw(run: Run, dataset: Dataset, history: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Draws every figure that the run's latent dimension allows; returns their paths."""
+    """Draws every figure that a run of its kind has; returns their paths."""
     folder.mkdir(exist_ok=True)
     settings = run.config["settings"]["run"]
+    key = jax.random.key(run.config["settings"]["data"]["data_seed"])
+    scene = Scene(run, dataset, history, run.split(dataset.test.x, dataset.test.y, key))
     paths = []
-    for name, figure in figures(run, dataset, history, settings["manifold_grid"]):
-        paths.append(folder / f"{name}.{settings['figure_format']}")
-        plots.save(figure, paths[-1])
+    for name, (wanted, figure) in FIGURES.items():
+        if wanted(scene):
+            paths.append(folder / f"{name}.{settings['figure_format']}")
+            plots.save(figure(scene), paths[-1])
     return paths
 
 
-def figures(
-    run: Run, dataset: Dataset, history: list[dict[str, Any]], grid: Any
-) -> Iterator[tuple[str, Any]]:
-    """Pairs of a name and a matplotlib figure."""
-    latent_dim = run.config["settings"]["model"]["latent_dim"]
-    key = jax.random.key(run.config["settings"]["data"]["data_seed"])
-    test = run.split(dataset.test.x, dataset.test.y, key)
-    if latent_dim == 2 and run.condition.c_shape == (0,):
-        z = plots.manifold_latents(GRID, grid)
-        yield "manifold", plots.manifold(np.asarray(run.decode(z)), grid)
-    c = given(run, test)
-    yield "samples", plots.samples(pictures(run, run.sample(key, len(c), c), c))
-    x, c = (a[:NUM_RECONSTRUCTIONS] for a in test)
-    originals, decoded = evaluation.unit_interval(x), run.reconstruct(x, c)
-    pair = pictures(run, originals, c), pictures(run, decoded, c)
-    yield "reconstructions", plots.reconstructions(*pair)
-    if latent_dim > 0:
-        means = evaluation.posterior_means(run.vae, run.params, test)
-        units = most_active(means)
-        names = tuple(f"z{_subscript(unit + 1)}" for unit in units)
-        yield "latents", plots.latents(means[:, units], dataset.test.y, kind=grid, names=names)
-    yield "curves", plots.curves(columns(history))
+# Which runs ---------------------------------------------------------------------------------------
+
+
+def images(s: Scene) -> bool:
+    return len(s.run.x_shape) == 3
+
+
+def plane(s: Scene) -> bool:
+    return s.run.x_shape == (2,)
+
+
+def has_latents(s: Scene) -> bool:
+    return s.latent_dim > 0
+
+
+def latent_plane(s: Scene) -> bool:
+    """Images from two latents and nothing else."""
+    return images(s) and s.latent_dim == 2 and s.run.condition.c_shape == (0,)
+
+
+def gaussian_line(s: Scene) -> bool:
+    """Points in the plane from one latent, each with a mean and two standard deviations."""
+    model = s.settings["model"]
+    gaussian = model["likelihood"] == "gaussian" and model["likelihood_scale"] != "optimal"
+    return plane(s) and s.latent_dim == 1 and gaussian
+
+
+def more(s: Scene) -> bool:
+    return s.settings["run"]["figures"] == "all"
+
+
+# What draws them ----------------------------------------------------------------------------------
+
+
+def manifold(s: Scene) -> Figure:
+    z = plots.manifold_latents(GRID, s.grid)
+    return plots.manifold(np.asarray(s.run.decode(z)), s.grid)
+
+
+def samples(s: Scene) -> Figure:
+    c = given(s.run, s.test)
+    return plots.samples(pictures(s.run, s.run.sample(s.key, len(c), c), c))
+
+
+def reconstructions(s: Scene) -> Figure:
+    x, c = (a[:NUM_RECONSTRUCTIONS] for a in s.test)
+    originals, decoded = evaluation.unit_interval(x), s.run.reconstruct(x, c)
+    return plots.reconstructions(pictures(s.run, originals, c), pictures(s.run, decoded, c))
+
+
+def latents(s: Scene) -> Figure:
+    return posterior_means(s, s.test, s.dataset.test.y)
+
+
+def training_latents(s: Scene) -> Figure:
+    """Of the training set, binarised once where it is anew at each use."""
+    x, y, _ = s.dataset.train
+    seed = s.settings["data"]["data_seed"]
+    x = draws.draw_once(x, seed, "train") if s.dataset.binarisation == "dynamic" else x
+    return posterior_means(s, s.run.split(x, y, s.key), y)
+
+
+def posterior_means(s: Scene, batch: Batch, labels: np.ndarray) -> Figure:
+    means = evaluation.posterior_means(s.run.vae, s.run.params, batch)
+    units = most_active(means)
+    names = tuple(f"z{_subscript(unit + 1)}" for unit in units)
+    return plots.latents(means[:, units], labels, kind=s.grid, names=names)
+
+
+def encodings(s: Scene) -> Figure:
+    x = s.test.x[:NUM_ENCODINGS]
+    q = s.run.encode(x)
+    keys = jax.random.split(s.key, (len(x), NUM_DRAWS))
+    z = jax.vmap(lambda q, keys: jax.vmap(q.sample)(keys))(q, keys)
+    cloud = np.asarray(s.run.encode(s.test.x[:NUM_MEANS]).mean)
+    back = np.asarray(s.run.reconstruct(x))
+    return plots.encodings(evaluation.unit_interval(x), np.asarray(z), back, cloud, s.grid)
+
+
+def decoded(s: Scene) -> Figure:
+    z = numbers(s.settings["run"]["decode_at"])
+    return plots.decoded(np.asarray(s.run.decode(z))[0], z)
+
+
+def curves(s: Scene) -> Figure:
+    return plots.curves(columns(s.history), noun(s.run.x_shape))
+
+
+def data(s: Scene) -> Figure:
+    return plane_plots.points(s.test.x)
+
+
+def reconstructed(s: Scene) -> Figure:
+    return plane_plots.reconstructed(s.test.x, np.asarray(s.run.reconstruct(s.test.x)))
+
+
+def decoder(s: Scene) -> Figure:
+    p = jax.vmap(lambda z: s.run.vae.likelihood(s.run.params, z, np.zeros(0)))(SWEEP[:, None])
+    return plane_plots.decoder(s.test.x, SWEEP, np.asarray(p.mean), np.exp(p.log_scale))
+
+
+# name -> (which runs have it, what draws it)
+FIGURES: dict[str, tuple[Callable[[Scene], bool], Callable[[Scene], Figure]]] = {
+    "manifold": (latent_plane, manifold),
+    "samples": (images, samples),
+    "reconstructions": (images, reconstructions),
+    "latents": (has_latents, latents),
+    "training_latents": (lambda s: has_latents(s) and more(s), training_latents),
+    "encodings": (lambda s: latent_plane(s) and more(s), encodings),
+    "decoded": (lambda s: images(s) and bool(s.settings["run"]["decode_at"]), decoded),
+    "data": (plane, data),
+    "reconstructed": (plane, reconstructed),
+    "decoder": (gaussian_line, decoder),
+    "curves": (lambda s: True, curves),
+}
+
+
+# Parts --------------------------------------------------------------------------------------------
 
 
 def given(run: Run, test: Batch) -> np.ndarray:

@@ -9,10 +9,10 @@ import vae_jax
 
 LAYERS = [
     {"types", "settings"},
-    {"files", "formats", "sprites", "streaming", "schedules", "conditions"},
+    {"files", "formats", "sprites", "plane", "streaming", "schedules", "conditions"},
     {"distributions", "convolutions", "gradients", "disentanglement"},
     {"layers", "pixels", "aggregate", "draws", "fetch", "canvas"},
-    {"networks", "sources", "batches", "latent_plots"},
+    {"networks", "sources", "batches", "latent_plots", "plane_plots"},
     {"data", "priors", "posteriors", "likelihoods", "plots"},
     {"doersch"},
     {"model"},

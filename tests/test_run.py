@@ -55,7 +55,7 @@ def test_it_says_what_it_will_do_and_ends_with_a_table(tmp_path, capsys):
         "device     ",
         f"directory  {tmp_path / 'r'}",
         "nats per image",
-        "(7 samples an image)",
+        "(7 samples each)",
         "manifold.png",
     ):
         assert said in out

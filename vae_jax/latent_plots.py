@@ -14,20 +14,19 @@ import numpy as np
 from jaxtyping import Float, Num
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from vae_jax.canvas import (
     DPI,
     KEY,
-    LINE,
     NORMAL,
     PAGE,
     PALETTE,
-    TICKING,
     TITLE,
     TRAIN,
+    VALID,
     Images,
     axes_at,
+    colour_bar,
     picture,
     tile,
 )
@@ -123,7 +122,7 @@ def _plane(left, right, points, labels, edges) -> None:
     style = {"cmap": "Blues", "vmin": 0, "vmax": top, "interpolation": "none", "origin": "lower"}
     image = right.imshow(density, extent=2 * (edges[0], edges[-1]), **style)
     cut = "max" if density.max() > top else "neither"
-    _colour_bar(image, (_RIGHT + _PANEL + 14, 76, 14, _PANEL), extend=cut)
+    colour_bar(image, (_RIGHT + _PANEL + 14, 76, 14, _PANEL), extend=cut)
 
 
 def _line(left, right, points, labels, edges) -> None:
@@ -139,7 +138,8 @@ def _line(left, right, points, labels, edges) -> None:
     else:
         height = labels if len(labels) else np.arange(len(z))
         _dots(left, np.stack([z, height], axis=1), labels)
-    left.set_ylabel("label" if len(labels) else "index", fontsize=NORMAL, labelpad=2)
+        left.tick_params(left=len(labels) > 0, labelleft=len(labels) > 0)
+    left.set_ylabel("label" if len(labels) else "one dot each", fontsize=NORMAL, labelpad=2)
     density = np.histogram(z, edges)[0] / len(z) / np.diff(edges)
     right.stairs(density, edges, fill=True, color=TRAIN, alpha=0.5)
     at = np.linspace(edges[0], edges[-1], 201)
@@ -161,19 +161,12 @@ def _dots(axes, points, labels) -> None:
     dots.set(linewidths=0, rasterized=True)  # a PDF of so many vectors would be slow
     if not few:
         place = (_LEFT, 84 + _PANEL, _PANEL, 10)
-        _colour_bar(dots, place, orientation="horizontal", ticklocation="top")
+        colour_bar(dots, place, orientation="horizontal", ticklocation="top")
     elif len(classes) > 1:
         marks, _ = dots.legend_elements(num=None, size=4, markeredgewidth=0, alpha=1)
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.995), "ncols": len(classes)}
         tight = {"handletextpad": 0, "columnspacing": 0.6, "handlelength": 1.2, "borderpad": 0}
         axes.legend(marks, [f"{k:g}" for k in classes], **place, **tight, **KEY)
-
-
-def _colour_bar(mappable, box: tuple, **options) -> None:
-    bar = mappable.figure.colorbar(mappable, cax=axes_at(mappable.figure, *box), **options)
-    bar.locator = MaxNLocator(**TICKING)
-    bar.solids.set_alpha(1)
-    bar.outline.set_linewidth(LINE)
 
 
 def _latent_axes(axes, kind: Kind, names: tuple[str, ...]) -> None:
@@ -185,3 +178,46 @@ def _latent_axes(axes, kind: Kind, names: tuple[str, ...]) -> None:
         axis.labelpad = 2
     if len(names) == 2:
         axes.yaxis.label.set(rotation=0, ha="right", va="center")
+
+
+def encodings(
+    originals: Images,
+    draws: Float[np.ndarray, "n draws 2"],
+    reconstructions: Images,
+    cloud: Float[np.ndarray, "N 2"],
+    kind: Kind = "quantile",
+) -> Figure:
+    """What becomes of images [n, h, w, c], row by row: the image, where it goes in the plane of the
+    latents, and what comes back. In the plane are draws from the image's posterior, over `cloud`,
+    the posterior means of many.
+    """
+    (n, h, w, _), side, step = originals.shape, 196, 266
+    wide = max(1, side // w) * w  # whole dots for each pixel
+    high = max(1, side // w) * h
+    height = n * step + 50
+    left, middle, right = 20, wide + 110, wide + side + 134
+    figure = Figure(((right + wide + 20) / DPI, height / DPI), DPI)
+    for i, (x, z, back) in enumerate(zip(originals, draws, reconstructions, strict=True)):
+        bottom = height - 44 - side - i * step
+        for start, image in ((left, x), (right, back)):
+            axes = axes_at(figure, start, bottom + (side - high) // 2, wide, high)
+            axes.imshow(np.broadcast_to(tile(image[None], 1, 1), (h, w, 3)), aspect="auto")
+            axes.set(xticks=[], yticks=[])
+        plane = axes_at(figure, middle, bottom, side, side)
+        for points, size, colour in ((cloud, 1, "0.75"), (z, 3, VALID)):
+            points = _PHI(points) if kind == "quantile" else points
+            plane.scatter(*points.T, s=size, color=colour, linewidths=0, rasterized=True)
+        plane.set(xlim=_SPAN[kind], ylim=_SPAN[kind])
+        _latent_axes(plane, kind, ("z₁", "z₂"))
+    titles = ("input", "reconstruction", "draws of q(z|x)")
+    for axes, text in zip(figure.axes, titles, strict=False):
+        axes.set_title(text, **TITLE)
+    return figure
+
+
+def decoded(image: Float[np.ndarray, "h w c"], z: tuple[float, ...]) -> Figure:
+    """What the decoder makes of one z, [h, w, c], and that z."""
+    figure, axes = picture(tile(image[None], 1, 1), 320, (20, 20, 20, 52))
+    numbers = ", ".join(f"{number:g}".replace("-", "−") for number in z)
+    axes.set_title(f"E[x|z], z = ({numbers})", **TITLE)
+    return figure

@@ -28,12 +28,21 @@ from vae_jax.canvas import (
     save,
     tile,
 )
-from vae_jax.latent_plots import latents, manifold, manifold_grid, manifold_latents
+from vae_jax.latent_plots import (
+    decoded,
+    encodings,
+    latents,
+    manifold,
+    manifold_grid,
+    manifold_latents,
+)
 
 __all__ = [
     "coloured",
     "columns",
     "curves",
+    "decoded",
+    "encodings",
     "latents",
     "manifold",
     "manifold_grid",
@@ -102,8 +111,8 @@ def reconstructions(originals: Images, reconstructions: Images, *, cols: int = 1
     return figure
 
 
-def curves(history: Mapping[str, np.ndarray]) -> Figure:
-    """ELBO, rate and distortion over the epochs, in nats per image.
+def curves(history: Mapping[str, np.ndarray], example: str = "image") -> Figure:
+    """ELBO, rate and distortion over the epochs, in nats per image, or whatever an example is.
 
     `history` has "epoch", "train_elbo", "train_rate", "train_distortion" and perhaps the same with
     "valid_", all [epochs]. What is not finite is left out: a validation every fifth epoch is NaN in
@@ -129,7 +138,7 @@ def curves(history: Mapping[str, np.ndarray]) -> Figure:
         axes.set_title(title, fontsize=NORMAL, pad=4)
         axes.set_xlabel("epoch", fontsize=NORMAL)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("nats per image", fontsize=NORMAL)
+    figure.axes[0].set_ylabel(f"nats per {example}", fontsize=NORMAL)
     figure.axes[0].legend([*shown.values()], [*shown], loc="lower right", **KEY)
     return figure
 
