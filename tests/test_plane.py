@@ -1,5 +1,6 @@
 """Points in the plane, from their law to a trained run: nothing takes them for an image."""
 
+import io
 import json
 import sys
 
@@ -16,7 +17,7 @@ from experiments import config as configuration
 from experiments import evaluate
 from experiments import run as job
 from experiments.config import parse
-from vae_jax import data, draws, evaluation, plane
+from vae_jax import data, draws, evaluation, plane, plane_plots
 from vae_jax.model import ModelConfig, build
 from vae_jax.types import unconditional
 
@@ -118,6 +119,40 @@ def test_nll_is_that_of_quadrature(model):
     exact = log_p(model, x)
     np.testing.assert_allclose(estimate.log_p, exact, atol=6 * np.sqrt(estimate.variance.max()))
     assert evaluation.elbo(vae, params, unconditional(x), jax.random.key(1))["elbo"] < exact.mean()
+
+
+# Pictures
+
+
+def test_every_picture_has_the_frame_of_the_data():
+    x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32) * [1, 3]
+    z, mean = np.linspace(-2, 2, 4), x[:4]
+    scale = np.array([[0.1, 0.2], [0.3, 0.1], [0.5, 0.5], [1.0, 2.0]])
+    drawn = (
+        plane_plots.points(x),
+        plane_plots.reconstructed(x, x[::-1]),
+        plane_plots.decoder(x, z, mean, scale),
+    )
+    for figure in drawn:
+        axes = figure.axes[0]
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert np.all((x > [left, bottom]) & (x < [right, top]))
+        box = axes.get_window_extent()
+        assert (right - left) / (top - bottom) == pytest.approx(box.width / box.height)
+        np.testing.assert_array_equal(axes.collections[0].get_offsets(), x)
+    np.testing.assert_array_equal(drawn[1].axes[0].collections[1].get_offsets(), x[::-1])
+
+
+def test_areas_go_as_the_variances():
+    x, z = np.array([[-9.0, -9], [9, 9]]), np.array([-1.0, 0, 1])
+    scale = np.array([[1.0, 1], [2, 2], [1, 4]])
+    figure = plane_plots.decoder(x, z, np.zeros((3, 2)), scale)
+    ellipses = figure.axes[0].collections[1]
+    figure.savefig(io.BytesIO(), format="png")
+    half_axes = np.stack([ellipses.get_transforms()[:, i, i] for i in (0, 1)], axis=1)
+    np.testing.assert_allclose(half_axes, 2 * scale, rtol=1e-6)
+    np.testing.assert_array_equal(ellipses.get_array(), z)
+    assert figure.axes[1].get_ylabel() == "z"
 
 
 # A run
