@@ -21,6 +21,7 @@ GRID = 20  # tiles along one side of the manifold
 SIDE = 10  # of the sheet of samples
 NUM_RECONSTRUCTIONS = 32
 NUM_ENCODINGS, NUM_DRAWS, NUM_MEANS = 5, 50, 2000
+PLACE = (1.0, 2.0)  # z of the one that is decoded alone, as in oduerr/dl_tutorial
 SWEEP = np.linspace(-2, 2, 20)  # z of the decoder in the plane
 
 
@@ -94,6 +95,10 @@ def more(s: Scene) -> bool:
     return s.settings["run"]["figures"] == "all"
 
 
+def decodes(s: Scene) -> bool:
+    return bool(s.settings["run"]["decode_at"]) or (latent_plane(s) and more(s))
+
+
 # What draws them ----------------------------------------------------------------------------------
 
 
@@ -143,8 +148,9 @@ def encodings(s: Scene) -> Figure:
 
 
 def decoded(s: Scene) -> Figure:
-    z = numbers(s.settings["run"]["decode_at"])
-    return plots.decoded(np.asarray(s.run.decode(z))[0], z)
+    z = numbers(s.settings["run"]["decode_at"]) or PLACE
+    c = s.test.condition[:1]
+    return plots.decoded(pictures(s.run, s.run.decode(z, c), c)[0], z)
 
 
 def curves(s: Scene) -> Figure:
@@ -172,7 +178,7 @@ FIGURES: dict[str, tuple[Callable[[Scene], bool], Callable[[Scene], Figure]]] = 
     "latents": (has_latents, latents),
     "training_latents": (lambda s: has_latents(s) and more(s), training_latents),
     "encodings": (lambda s: latent_plane(s) and more(s), encodings),
-    "decoded": (lambda s: images(s) and bool(s.settings["run"]["decode_at"]), decoded),
+    "decoded": (decodes, decoded),
     "data": (plane, data),
     "reconstructed": (plane, reconstructed),
     "decoder": (gaussian_line, decoder),

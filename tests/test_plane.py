@@ -217,7 +217,8 @@ BAD = {
     "the preset's initialiser": (["--initialiser=he"], "initial_scale goes with"),
     "the preset's likelihood": (["--likelihood=bernoulli"], "likelihood must be one of gaussian"),
     "the preset's batches": (["--batch_size=64001"], "batch_size must be at most"),
-    "a z of another dimension": (["--decode_at=1,2"], "latent_dim = 1 numbers; got '1,2'"),
+    "a z of another dimension": (["--decode_at=1,2"], "latent_dim = 1 numbers"),
+    "a z where nothing is seen": (["--decode_at=1"], "data of images; got '1' for arc"),
     "no z": (["--decode_at=here"], "finite numbers"),
 }
 
