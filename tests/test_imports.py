@@ -18,7 +18,8 @@ LAYERS = [
     {"model"},
     {"bounds", "evaluation", "annealing"},
     {"objectives"},
-    {"training", "checkpoints"},
+    {"training", "checkpoints", "trained"},
+    {"packs"},
     {"runs"},
 ]
 FLAX = {"layers"}  # the files that may know it
