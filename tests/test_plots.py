@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 
-from vae_jax import plots
+from vae_jax import canvas, plots
 
 KINDS = ["quantile", "linspace"]
 NONE = np.zeros(0, int)
@@ -110,7 +110,7 @@ def test_a_png_shows_every_image_pixel_exactly(tmp_path, channels):
 
 def test_a_wide_sheet_is_fitted_to_the_page():
     figure = plots.manifold(np.zeros((400, 80, 80, 1), np.uint8))
-    assert figure.get_size_inches()[0] * plots.DPI == pytest.approx(1360)
+    assert figure.get_size_inches()[0] * canvas.DPI == pytest.approx(1360)
     assert shown(figure).shape == (1600, 1600, 3)
 
 
@@ -207,7 +207,7 @@ def test_every_class_keeps_its_colour_and_is_named():
     z = np.asarray(dots.get_offsets())
     for i, k in enumerate([1, 3, 5]):
         row = np.flatnonzero((z == means[labels == k][0]).all(1))[0]
-        np.testing.assert_allclose(dots.get_facecolors()[row, :3], to_rgb(plots._PALETTE[i]))
+        np.testing.assert_allclose(dots.get_facecolors()[row, :3], to_rgb(canvas.PALETTE[i]))
     assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["1", "3", "5"]
     assert (figure.axes[1].get_xlabel(), figure.axes[1].get_ylabel()) == ("z₇", "z₁₂")
     assert dots.get_rasterized()
@@ -251,7 +251,7 @@ def test_latents_of_a_wrong_shape_are_refused(dim, labels):
 
 
 def test_colours_stay_apart_without_red_or_green_cones():
-    rgb = np.array([to_rgb(c) for c in plots._PALETTE])
+    rgb = np.array([to_rgb(c) for c in canvas.PALETTE])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     sights = {  # Machado, Oliveira and Fernandes 2009, severity 1
         "all": np.eye(3),
