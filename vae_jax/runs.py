@@ -181,7 +181,8 @@ def _load_pack(path: Path, checkpoint: str) -> Run:
             # The data set may be a file that is not here.
             kind(**settings.get(topic, {}) | ({"dataset": "auto"} if topic == "data" else {}))
     except (TypeError, UserError) as error:
-        raise UserError(f"{path} does not describe a run: {error}") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not describe a run: {reason}") from None
     vae, condition, like = _model(pack.config, path)
     params = packs.read_weights(path, like)
     params = jax.tree.map(jnp.asarray, params)
