@@ -30,6 +30,10 @@ class RunConfig:
     run_dir: str = setting("", "where to write; by default runs/<data set>-z<latent_dim>-<hash>")
     resume: bool = setting(False, "go on from the last checkpoint in the run directory, if any")
     eval_every: int = setting(1, "evaluate and save this often", unit="epochs", at_least=1)
+    keep_checkpoints: int = setting(
+        0, "keep the weights this often, for experiments.plot's animation; 0 keeps only the best",
+        unit="epochs", at_least=0,
+    )  # fmt: skip
     nll_samples: int = setting(
         500, "importance samples an image for the test NLL", unit="samples", at_least=1
     )

@@ -17,6 +17,7 @@ FREE = {
     "device_limit",
     "profile",
     "tensorboard",
+    "keep_checkpoints",
 }  # settings that may differ when a run is resumed
 LOG = "log.txt"  # where a launcher keeps a run's output
 GROWING = {"epochs", "steps"}  # and those that may only grow
@@ -33,6 +34,24 @@ def default(config: Config, dataset: data.Dataset) -> Path:
     }
     deciding["data"]["dataset"] = dataset.name
     return Path("runs") / runs.directory_name(dataset.name, config.model.latent_dim, deciding)
+
+
+def recorded(config: dict[str, Any], data_dir: str, where: str) -> data.Dataset:
+    """The images that a run was made with, and no others.
+
+    config: what config.json holds. data_dir: where they are now; "" where the training found them.
+    Raises UserError where they cannot be had.
+    """
+    settings = dict(config["settings"]["data"])
+    settings["data_dir"] = data_dir or settings["data_dir"]
+    if settings["dataset"] == "auto":
+        settings["dataset"] = config["dataset"]["name"]
+    dataset = data.load(data.DataConfig(**settings))
+    now = {"settings": {}, "dataset": describe_data(dataset)}
+    faults = differences({"settings": {}, "dataset": config["dataset"]}, now)
+    if faults:
+        raise UserError(f"{where}: {'; '.join(faults)}")
+    return dataset
 
 
 def describe_data(dataset: data.Dataset) -> dict[str, Any]:

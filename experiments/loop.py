@@ -75,6 +75,7 @@ def train(job: Job, directory: Path, stop: Stop) -> int:
                 print(_diverged(progress, directory), file=sys.stderr)
                 return 1
             log.add(progress)
+            keep(progress, directory, config.run.keep_checkpoints)
             checkpoints.save_checkpoint(directory, progress.state, log.meta)
             show(bar, progress, config)
             if stop.signal:
@@ -84,6 +85,13 @@ def train(job: Job, directory: Path, stop: Stop) -> int:
         return 0
     print(f"stopped and saved; go on with: {stop.resume}", file=sys.stderr)
     return 128 + stop.signal
+
+
+def keep(progress: training.Progress, directory: Path, epochs: int) -> None:
+    """Keeps the weights as they are, where every so many epochs were asked for."""
+    if epochs and progress.step % (epochs * progress.steps_per_epoch) == 0:
+        meta = {"step": progress.step, "epoch": progress.epoch}
+        checkpoints.save_kept(directory, progress.state.averaged, meta)
 
 
 def _diverged(progress: training.Progress, directory: Path) -> str:

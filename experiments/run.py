@@ -81,9 +81,9 @@ def _model(job: Job) -> str:
 def finish(job: Job, directory: Path) -> None:
     """Evaluates on the test set, this once; draws the figures; says where everything is."""
     run = runs.load(directory)
-    history = runs.read_metrics(directory)
+    history = run.history
     summary = summarise(job, run, history)
-    paths = figures.draw(run, job.dataset, history, directory / "figures")
+    paths = figures.draw(run, job.dataset, directory / "figures")
     if job.config.run.tensorboard:
         board.finish(directory, history, summary, paths)
     files.write_json(directory / "summary.json", summary)

@@ -9,7 +9,7 @@ import vae_jax
 
 LAYERS = [
     {"types", "settings"},
-    {"files", "formats", "sprites", "streaming", "schedules", "conditions"},
+    {"files", "formats", "sprites", "streaming", "schedules", "conditions", "latent_space"},
     {"distributions", "convolutions", "gradients", "disentanglement"},
     {"layers", "pixels", "aggregate", "draws", "fetch", "canvas"},
     {"networks", "sources", "batches", "latent_plots"},

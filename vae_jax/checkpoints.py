@@ -2,6 +2,7 @@
 
     checkpoints/step-0000001234.npz    the whole state; the newest two are kept
     checkpoints/best.npz               the weights that evaluated best
+    checkpoints/weights-0000001234.npz the weights alone, where they are kept on the way
 
 A checkpoint is an .npz of plain arrays, one for each leaf, named by its path, and a small JSON
 text. It appears whole or not at all; its checksums show a broken one. Reading one runs no code,
@@ -132,6 +133,25 @@ def restore_checkpoint(directory: Path, like: Any) -> tuple[Any, dict[str, Any]]
 
 def save_best(directory: Path, params: Params, meta: dict[str, Any]) -> None:
     save_arrays(directory / "checkpoints" / "best.npz", {"params": params}, meta)
+
+
+def save_kept(directory: Path, params: Params, meta: dict[str, Any]) -> None:
+    path = directory / "checkpoints" / f"weights-{meta['step']:010d}.npz"
+    save_arrays(path, {"params": params}, meta)
+
+
+def read_kept(directory: Path, like: Params) -> list[tuple[Params, dict[str, Any]]]:
+    """The weights kept on the way, the first first, each with its meta. UserError in one line."""
+    found = []
+    for path in sorted((directory / "checkpoints").glob("weights-*.npz")):
+        try:
+            tree, meta = load_arrays(path, {"params": like})
+        except UserError:
+            raise
+        except BROKEN as error:
+            raise UserError(f"checkpoint {path} is broken ({error})") from None
+        found.append((tree["params"], meta))
+    return found
 
 
 def keep_best(directory: Path, params: Params, step: int, meta: dict[str, Any]) -> None:

@@ -3,10 +3,11 @@
 Latents are drawn in one of two frames, and every picture says which. "quantile" spaces an axis by
 the Gaussian CDF Φ: the prior N(0, I) is uniform on the unit square, and the manifold is decoded at
 Φ⁻¹((i + ½)/n) (Kingma and Welling, "Auto-encoding variational Bayes", 2014, figure 4). "linspace"
-spaces it evenly in z, from −3 to 3.
+spaces it evenly in z, from −3 to 3 or −`high` to `high`.
 """
 
 import math
+from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Literal
 
@@ -29,14 +30,16 @@ from vae_jax.canvas import (
     Images,
     axes_at,
     picture,
+    strip,
     tile,
 )
 
 Kind = Literal["quantile", "linspace"]
 
 _LEFT, _RIGHT, _PANEL = 90, 724, 540  # the two latent panels, in dots
-_SPAN = {"quantile": (0.0, 1.0), "linspace": (-3.0, 3.0)}  # of an axis, as it is drawn
-_TICKS = {"quantile": (-2, -1, -0.5, 0, 0.5, 1, 2), "linspace": (-3, -2, -1, 0, 1, 2, 3)}
+KINDS = ("quantile", "linspace")
+NAMES = ("z₁", "z₂")
+_QUANTILES = (-2, -1, -0.5, 0, 0.5, 1, 2)  # ticks of the "quantile" frame
 _PHI = np.vectorize(NormalDist().cdf, otypes=[float])
 
 
@@ -45,35 +48,45 @@ def manifold_grid(n: int, kind: Kind, low: float = -3.0, high: float = 3.0) -> n
 
     "quantile" is Φ⁻¹((i + ½)/n), i = 0..n−1; "linspace" is n even steps from `low` to `high`.
     """
-    if n < 2 or kind not in _SPAN:
-        raise ValueError(f"a grid is {' or '.join(_SPAN)}, with n ≥ 2; got {kind!r}, {n}")
+    if n < 2 or kind not in KINDS:
+        raise ValueError(f"a grid is {' or '.join(KINDS)}, with n ≥ 2; got {kind!r}, {n}")
     if kind == "linspace":
         return np.linspace(low, high, n)
     return np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
 
 
-def manifold_latents(n: int, kind: Kind = "quantile") -> Float[np.ndarray, "tiles 2"]:
+def manifold_latents(
+    n: int, kind: Kind = "quantile", high: float = 3.0
+) -> Float[np.ndarray, "tiles 2"]:
     """The latents (z₁, z₂), [n·n, 2], to decode, in the order of the picture's tiles.
 
     Rows run from the top, where z₂ is largest, to the bottom; within a row z₁ rises.
     """
-    grid = manifold_grid(n, kind)
+    grid = manifold_grid(n, kind, -high, high)
     return np.stack([np.tile(grid, n), np.repeat(grid[::-1], n)], axis=1)
 
 
-def manifold(images: Images, kind: Kind = "quantile") -> Figure:
-    """The images [n·n, h, w, c] decoded at `manifold_latents(n, kind)`, without gaps.
+def manifold(
+    images: Images,
+    kind: Kind = "quantile",
+    *,
+    high: float = 3.0,
+    names: tuple[str, ...] = NAMES,
+    note: str = "",
+) -> Figure:
+    """The images [n·n, h, w, c] decoded at `manifold_latents(n, kind, high)`, without gaps.
 
-    The ticks give z: the centre of a tile lies at the latent that it was decoded from.
+    The ticks give z: the centre of a tile lies at the latent that it was decoded from. `note`
+    stands above, before the rule of the grid.
     """
     n = math.isqrt(len(images))
-    sheet, grid = tile(images, n, n), manifold_grid(n, kind)
+    sheet, grid = tile(images, n, n), manifold_grid(n, kind, -high, high)
     half = (grid[1] - grid[0]) / 2  # an end tile goes on for as much beyond its centre
-    span = _SPAN[kind] if kind == "quantile" else (grid[0] - half, grid[-1] + half)
+    span = _span(kind) if kind == "quantile" else (grid[0] - half, grid[-1] + half)
     figure, axes = picture(sheet, 560, (100, 72, 14, 46), span)
-    _latent_axes(axes, kind, ("z₁", "z₂"))
-    rule = f"Φ⁻¹((i + ½)/{n})" if kind == "quantile" else f"linspace(−3, 3, {n})"
-    axes.set_title(f"grid {rule}", **TITLE)
+    _latent_axes(axes, kind, names, high)
+    rule = f"Φ⁻¹((i + ½)/{n})" if kind == "quantile" else f"linspace(−{high:g}, {high:g}, {n})"
+    axes.set_title(f"{note}{note and ' · '}grid {rule}", **TITLE)
     return figure
 
 
@@ -82,7 +95,8 @@ def latents(
     labels: Num[np.ndarray, "labels"],
     *,
     kind: Kind = "quantile",
-    names: tuple[str, ...] = ("z₁", "z₂"),
+    high: float = 3.0,
+    names: tuple[str, ...] = NAMES,
 ) -> Figure:
     """Posterior means by label, beside their density, in the frame of the manifold.
 
@@ -94,22 +108,62 @@ def latents(
     dim = means.shape[1]
     if dim not in (1, 2) or len(labels) not in (0, len(means)):
         raise ValueError(f"means [N, 1 or 2] and N or 0 labels; got {means.shape}, {labels.shape}")
-    points = _PHI(means) if kind == "quantile" else means
-    low, high = _SPAN[kind]
-    outside = np.sum(~np.all((points >= low) & (points <= high), axis=1))  # NaN is outside
+    points = _framed(means, kind)
+    low, top = _span(kind, high)
+    outside = np.sum(~np.all((points >= low) & (points <= top), axis=1))  # NaN is outside
     # Divisors of the panel's side; where there are enough, four points for each cell of a square.
     bins = next((b for b in (60, 45, 30, 20) if 4 * b * b <= len(points)), 12)
     width = PAGE if dim == 2 else _RIGHT + _PANEL + 20
     figure = Figure((width / DPI, (_PANEL + 132) / DPI), DPI)
     left, right = (axes_at(figure, start, 76, _PANEL, _PANEL) for start in (_LEFT, _RIGHT))
     draw = _plane if dim == 2 else _line
-    draw(left, right, points, labels, np.linspace(low, high, bins + 1))
+    draw(left, right, points, labels, np.linspace(low, top, bins + 1))
     for axes in (left, right):
-        axes.set_xlim(low, high)
-        _latent_axes(axes, kind, names[:dim])
+        axes.set_xlim(low, top)
+        _latent_axes(axes, kind, names[:dim], high)
     title = f"density of {'Φ(z)' if kind == 'quantile' else 'z'} · {len(points):,} points"
     title += f", {outside:,} outside" if outside else ""
     right.set_title(title, **TITLE)
+    return figure
+
+
+def posterior(
+    means: Float[np.ndarray, "N 2"],
+    labels: Num[np.ndarray, "labels"],
+    mean: Float[np.ndarray, "2"],
+    covariance: Float[np.ndarray, "2 2"],
+    images: Mapping[str, Images],
+    *,
+    kind: Kind = "quantile",
+    high: float = 3.0,
+    names: tuple[str, ...] = NAMES,
+) -> Figure:
+    """One image's q(z|x) among the posterior means of all: in the whole plane, and close up.
+
+    Ellipses hold 39 % and 86 % of it, one and two standard deviations in every direction; in a
+    "quantile" frame they are bent as the frame is. `images` stand below in one row, with a name for
+    each group: the image itself, and what draws from q(z|x) are decoded to.
+    """
+    figure = Figure((PAGE / DPI, (_PANEL + 300) / DPI), DPI)
+    left, right = (axes_at(figure, start, 244, _PANEL, _PANEL) for start in (_LEFT, _RIGHT))
+    strip(figure, images, (_LEFT, 40, _RIGHT + _PANEL - _LEFT, 110))
+    turn = np.linspace(0, math.tau, 181)
+    spread = np.linalg.cholesky(covariance) @ np.stack([np.cos(turn), np.sin(turn)])
+    near = 6 * math.sqrt(np.trace(covariance) / 2)
+    for axes, frame in ((left, kind), (right, "linspace")):
+        _dots(axes, _framed(means, frame), labels)
+        for radius in (1, 2):
+            path = _framed((mean[:, None] + radius * spread).T, frame)
+            axes.plot(*path.T, color="white", linewidth=2.4)
+            axes.plot(*path.T, color="black", linewidth=1)
+        axes.plot(*_framed(mean, frame), "+", color="black", markersize=5, markeredgewidth=0.8)
+    left.set(xlim=_span(kind, high), ylim=_span(kind, high))
+    _latent_axes(left, kind, names, high)
+    right.set(xlim=mean[0] + (-near, near), ylim=mean[1] + (-near, near))
+    _name_axes(right, names)
+    if key := right.get_legend():
+        key.remove()
+    right.set_title("close up, with 1σ and 2σ of q(z|x)", **TITLE)
     return figure
 
 
@@ -160,7 +214,8 @@ def _dots(axes, points, labels) -> None:
     dots = axes.scatter(*points[order].T, s=size, c=(codes if few else labels)[order], **colours)
     dots.set(linewidths=0, rasterized=True)  # a PDF of so many vectors would be slow
     if not few:
-        place = (_LEFT, 84 + _PANEL, _PANEL, 10)
+        left, _, right, top = axes.get_position().extents * np.tile(axes.figure.bbox.size, 2)
+        place = (left, top + 8, right - left, 10)
         _colour_bar(dots, place, orientation="horizontal", ticklocation="top")
     elif len(classes) > 1:
         marks, _ = dots.legend_elements(num=None, size=4, markeredgewidth=0, alpha=1)
@@ -176,11 +231,26 @@ def _colour_bar(mappable, box: tuple, **options) -> None:
     bar.outline.set_linewidth(LINE)
 
 
-def _latent_axes(axes, kind: Kind, names: tuple[str, ...]) -> None:
+def _span(kind: Kind, high: float = 3.0) -> tuple[float, float]:
+    """Of an axis, as it is drawn."""
+    return (0.0, 1.0) if kind == "quantile" else (-high, high)
+
+
+def _framed(z: np.ndarray, kind: str) -> np.ndarray:
+    return _PHI(z) if kind == "quantile" else z
+
+
+def _latent_axes(axes, kind: Kind, names: tuple[str, ...], high: float) -> None:
     """Ticks at round values of z, wherever the frame puts them, on one axis or both."""
-    places = _PHI(_TICKS[kind]) if kind == "quantile" else _TICKS[kind]
+    even = np.array(MaxNLocator(**TICKING).tick_values(-high, high))
+    ticks = np.array(_QUANTILES) if kind == "quantile" else even[np.abs(even) <= high]
+    for axis, _ in zip((axes.xaxis, axes.yaxis), names, strict=False):
+        axis.set_ticks(_framed(ticks, kind), [f"{z:g}".replace("-", "−") for z in ticks])
+    _name_axes(axes, names)
+
+
+def _name_axes(axes, names: tuple[str, ...]) -> None:
     for axis, name in zip((axes.xaxis, axes.yaxis), names, strict=False):
-        axis.set_ticks(places, [f"{z:g}".replace("-", "−") for z in _TICKS[kind]])
         axis.set_label_text(name, fontsize=NORMAL)
         axis.labelpad = 2
     if len(names) == 2:

@@ -185,7 +185,8 @@ def _is_row(row: Any) -> bool:
 
 def _check_data(dataset: dict[str, Any], path: Path) -> None:
     """Shapes are what memory is asked for before any weights are compared with them."""
-    shape, classes = dataset.get("x_shape"), dataset.get("num_classes", 0)
+    shape: Any = dataset.get("x_shape")
+    classes: Any = dataset.get("num_classes", 0)
     whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int for n in shape)
     _expect(whole and min(shape) >= 1 and math.prod(shape) <= _PIXELS, path)
     _expect(type(classes) is int and 0 <= classes <= _CLASSES, path)
