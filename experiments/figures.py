@@ -141,9 +141,8 @@ def interpolation(view: View) -> Figure:
 
 def traversals(view: View) -> Figure:
     """Each active unit (or each of `axes`), the others where an image is, or at 0."""
-    units = view.axes or np.flatnonzero(evaluation.active_units(view.means)).tolist()
-    if not units:
-        raise UserError("traversals are of active units; none is active")
+    active = view.axes or np.flatnonzero(evaluation.active_units(view.means)).tolist()
+    units = active or view.units(2)  # where none is active, those that come nearest to it
     z = np.zeros(view.latent_dim)
     if view.images:
         z = np.asarray(view.run.encode(*view.some(1)).mean)[0]

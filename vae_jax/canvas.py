@@ -4,6 +4,7 @@ Images are [n, h, w, c], values in [0, 1] or uint8 in 0..255, with c = 1 or 3. A
 white and 0 is black whatever the data set: every image is shown as it is stored.
 """
 
+import dataclasses
 import io
 import os
 import threading
@@ -157,3 +158,20 @@ def animate(figures: Sequence[Figure], path: str | os.PathLike, seconds: float =
         frames[0].save(
             temporary, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A picture as a notebook shows it where it is a cell's last line."""
+
+    png: bytes = dataclasses.field(repr=False)
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
+def show(figure: Figure, dpi: float = DPI) -> Shown:
+    """The figure for a notebook, which keeps it: a smaller `dpi` keeps fewer bytes."""
+    page = io.BytesIO()
+    figure.savefig(page, format="png", dpi=dpi, metadata={"Software": None})
+    return Shown(page.getvalue())

@@ -28,6 +28,7 @@ from vae_jax.canvas import (
     panels,
     picture,
     save,
+    show,
     tile,
 )
 from vae_jax.latent_plots import (
@@ -56,6 +57,7 @@ __all__ = [
     "samples",
     "save",
     "sheets",
+    "show",
     "tile",
 ]
 

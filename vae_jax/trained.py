@@ -103,9 +103,7 @@ def _batched(f: Callable[..., Any], params: Params, inputs: Any, c: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _latents(
-    prior: Callable[..., Any], params: Params, keys: Any, c: Any, temperature: Any
-) -> Any:
+def _latents(prior: Callable[..., Any], params: Params, keys: Any, c: Any, temperature: Any) -> Any:
     def draw(key: Key, c: Any) -> Any:
         p = prior(params, c)
         z = p.sample(key)
