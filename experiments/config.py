@@ -6,6 +6,7 @@ and its check follow. A flag's name is the field's name.
 
 import dataclasses
 import errno
+import math
 import os
 import sys
 import textwrap
@@ -21,6 +22,17 @@ from vae_jax.model import ModelConfig
 from vae_jax.objectives import ObjectiveConfig
 from vae_jax.settings import UserError, allowed, setting, validate
 from vae_jax.training import TrainConfig
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """'1,2' -> (1.0, 2.0); '' -> (). Raises ValueError."""
+    try:
+        found = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise ValueError("finite numbers joined by ',', such as 1,2, or empty")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +52,14 @@ class RunConfig:
     device_limit: float = setting(
         0.0, "training images larger than this stream from the host; 0: half of a GPU's memory",
         unit="GiB", at_least=0,
+    )  # fmt: skip
+    figures: str = setting(
+        "usual", "all: also the latents of the training set, and from images to latents and back",
+        choices=("usual", "all"),
+    )  # fmt: skip
+    decode_at: str = setting(
+        "", "draw what the decoder makes of this z, such as 1,2; empty: no such figure",
+        parse=numbers,
     )  # fmt: skip
     figure_format: str = setting("png", "format of the figures", choices=("png", "pdf", "svg"))
     manifold_grid: str = setting(

@@ -21,7 +21,7 @@ from experiments import directory as directories
 from vae_jax import annealing, disentanglement, evaluation, files, formats, runs
 from vae_jax.batches import binarise, held_out
 from vae_jax.settings import UserError, setting, validate
-from vae_jax.types import Batch
+from vae_jax.types import Batch, noun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def main(config: Config) -> int:
     files.write_json(where, {"settings": dataclasses.asdict(settings), **result})
     if settings.save:
         save(Path(settings.save), estimate)
-    print(table(result))
+    print(table(result, noun(run.x_shape)))
     print(f"written    {where}{settings.save and ', ' + settings.save}")
     return 0
 
@@ -193,9 +193,9 @@ def save(path: Path, estimate: evaluation.LogLikelihood) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any], example: str = "image") -> str:
     """The numbers for a terminal, each with its standard error where it has one."""
-    lines = [f"{result['split']:<11}{result['images']:,} images, nats per image"]
+    lines = [f"{result['split']:<11}{result['images']:,} {example}s, nats per {example}"]
     kl = result["kl_per_unit"]
     for name, value in result.items():
         if isinstance(value, float) and not name.endswith("_se"):

@@ -1,248 +1,255 @@
-"""The figures of a run: what it draws itself, and what `experiments.plot` draws on request."""
+"""The figures of a run, drawn from its model and its data.
+
+Which of them a run can have, which it draws by itself, and what draws each: FIGURES, at the foot.
+"""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from vae_jax import evaluation, latent_space, plots
+from experiments.config import numbers
+from experiments.scene import Scene, columns, names, pictures
+from vae_jax import draws, evaluation, latent_space, plane_plots, plots
 from vae_jax.data import Dataset
-from vae_jax.formats import select
 from vae_jax.runs import Run
 from vae_jax.settings import UserError
-from vae_jax.types import Batch
+from vae_jax.types import noun
 
 NUM_RECONSTRUCTIONS = 32
+NUM_ENCODINGS, NUM_DRAWS, NUM_MEANS = 5, 50, 2000
+SWEEP = np.linspace(-2, 2, 20)  # z of the decoder in the plane
 STEPS = 11  # of an interpolation or a traversal
-DRAWS = 10  # in a row
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """A run, and what of it is drawn.
-
-    dataset: reads its data, when a figure first needs them. axes: which latents, counted from 0; ()
-    are the most active. digits: only test images of these labels; () is all. images: which of them;
-    () are the first.
-    """
-
-    run: Run
-    dataset: Callable[[], Dataset]
-    kind: Any = "quantile"
-    n: int = 20
-    high: float = 3.0
-    axes: tuple[int, ...] = ()
-    digits: tuple[int, ...] = ()
-    images: tuple[int, ...] = ()
-    seed: int = 0
-    temperatures: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-
-    @functools.cached_property
-    def split(self) -> Any:
-        test = self.dataset().test
-        if self.digits and not np.isin(self.digits, test.y).all():
-            raise UserError(f"digits must be labels of the test set; got {self.digits}")
-        return select(test, np.flatnonzero(np.isin(test.y, self.digits))) if self.digits else test
-
-    @functools.cached_property
-    def test(self) -> Batch:
-        key = jax.random.key(self.run.config["settings"]["data"]["data_seed"])
-        return self.run.split(self.split.x, self.split.y, key)
-
-    @functools.cached_property
-    def means(self) -> np.ndarray:
-        return evaluation.posterior_means(self.run.vae, self.run.params, self.test)
-
-    @property
-    def key(self) -> Any:
-        return jax.random.key(self.seed)
-
-    @property
-    def latent_dim(self) -> int:
-        return self.run.config["settings"]["model"]["latent_dim"]
-
-    @property
-    def free(self) -> bool:
-        """Whether nothing is given."""
-        return self.run.condition.c_shape == (0,)
-
-    def units(self, count: int) -> list[int]:
-        """The latents to draw: those asked for, or the `count` whose means vary most."""
-        if self.axes:
-            return [*self.axes[:count]]
-        if self.latent_dim <= count:
-            return [*range(self.latent_dim)]
-        return sorted(np.argsort(np.var(self.means, axis=0))[::-1][:count].tolist())
-
-    def some(self, count: int) -> Batch:
-        """The chosen test images, or the first so many."""
-        index = np.array(self.images or range(min(count, len(self.test.x))))
-        if index.max() >= len(self.test.x):
-            raise UserError(f"images must be below {len(self.test.x)}; got {index.max()}")
-        return Batch(self.test.x[index], self.test.condition[index])
-
-    def given(self, count: int) -> np.ndarray:
-        """What is given of one test image, `count` times."""
-        c = np.zeros((1, 0)) if self.free else self.some(1).condition[:1]
-        return np.repeat(c, count, axis=0)
-
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """Whole images of latents [n, latent_dim], the same given to each."""
-        c = self.given(len(z))
-        return pictures(self.run, self.run.decode(z, c), c)
-
-
-def manifold(view: View, note: str = "") -> Figure:
-    plane = plots.manifold_latents(view.n, view.kind, view.high)
-    units = view.units(2)
-    z = np.zeros((len(plane), view.latent_dim))
-    z[:, units] = plane
-    images, how = view.decode(z), {"high": view.high, "names": names(units)}
-    return plots.manifold(images, view.kind, note=note, **how)
-
-
-def samples(view: View) -> Figure:
-    c = given(view)
-    return plots.samples(pictures(view.run, view.run.sample(view.key, len(c), c), c))
-
-
-def reconstructions(view: View) -> Figure:
-    x, c = view.some(NUM_RECONSTRUCTIONS)
-    originals, decoded = evaluation.unit_interval(x), view.run.reconstruct(x, c)
-    return plots.reconstructions(pictures(view.run, originals, c), pictures(view.run, decoded, c))
-
-
-def latents(view: View) -> Figure:
-    units = view.units(2)
-    how: dict[str, Any] = {"kind": view.kind, "high": view.high, "names": names(units)}
-    return plots.latents(view.means[:, units], view.split.y, **how)
-
-
-def curves(view: View) -> Figure:
-    return plots.curves(columns(view.run.history))
-
-
-def interpolation(view: View) -> Figure:
-    """Between the posterior means of two images, straight and along the sphere."""
-    x, c = view.some(2)
-    if len(x) != 2:
-        raise UserError(f"interpolation is between two images; got {len(x)}")
-    ends = np.asarray(view.run.encode(x, c).mean)
-    ways: dict[str, Any] = {"linear": latent_space.linear, "spherical": latent_space.spherical}
-    ticks = [f"{t:g}" for t in np.linspace(0, 1, STEPS)]
-    rows = {name: view.decode(way(*ends, STEPS)) for name, way in ways.items()}
-    return plots.rows(rows, ticks, "share of the way from the first image to the second")
-
-
-def traversals(view: View) -> Figure:
-    """Each active unit (or each of `axes`), the others where an image is, or at 0."""
-    active = view.axes or np.flatnonzero(evaluation.active_units(view.means)).tolist()
-    units = active or view.units(2)  # where none is active, those that come nearest to it
-    z = np.zeros(view.latent_dim)
-    if view.images:
-        z = np.asarray(view.run.encode(*view.some(1)).mean)[0]
-    values = np.linspace(-view.high, view.high, STEPS)
-    ticks = [f"{value:g}".replace("-", "−") for value in values]
-    paths = [view.decode(latent_space.traversal(z, unit, values)) for unit in units]
-    return plots.rows(dict(zip(names(units), paths, strict=True)), ticks, "z of that unit")
-
-
-def temperatures(view: View) -> Figure:
-    """The same draws from the prior, nearer to its mean and further away."""
-    c = view.given(DRAWS)
-    drawn = {
-        f"T = {t:g}": pictures(view.run, view.run.sample(view.key, DRAWS, c, t), c)
-        for t in view.temperatures
-    }
-    return plots.rows(drawn)
-
-
-def posterior(view: View) -> Figure:
-    """q(z|x) of a chosen image, or of the one whose neighbours' labels disagree most."""
-    if not view.images and not len(view.split.y):
-        raise UserError("posterior looks for an ambiguous image by its labels; give --images=N")
-    doubt = latent_space.disagreement(view.means, view.split.y) if not view.images else ()
-    at = view.images[0] if view.images else int(np.argmax(doubt))
-    x, c = dataclasses.replace(view, images=(at,)).some(1)
-    q, units = view.run.encode(x, c), view.units(2)
-    keys = jax.random.split(view.key, DRAWS)
-    z = jax.vmap(lambda key: jax.tree.map(lambda leaf: leaf[0], q).sample(key))(keys)
-    c = np.repeat(c, DRAWS, axis=0)
-    shown = {
-        f"test image {at}": pictures(view.run, evaluation.unit_interval(x), c[:1]),
-        "decoded draws from its q(z|x)": pictures(view.run, view.run.decode(z, c), c),
-    }
-    covariance = np.asarray(jax.vmap(lambda q: q.covariance)(q)[0])[np.ix_(units, units)]
-    mean = np.asarray(q.mean)[0, units]
-    how: dict[str, Any] = {"kind": view.kind, "high": view.high, "names": names(units)}
-    return plots.posterior(view.means[:, units], view.split.y, mean, covariance, shown, **how)
-
-
-# name -> (function of a view, how many latents it needs)
-FIGURES: dict[str, tuple[Callable[[View], Figure], int]] = {
-    "manifold": (manifold, 2),
-    "samples": (samples, 0),
-    "reconstructions": (reconstructions, 0),
-    "latents": (latents, 1),
-    "curves": (curves, 0),
-    "interpolation": (interpolation, 1),
-    "traversals": (traversals, 1),
-    "temperatures": (temperatures, 1),
-    "posterior": (posterior, 2),
-}
-DRAWN = ("manifold", "samples", "reconstructions", "latents", "curves")  # by a run itself
+IN_A_ROW = 10
 
 
 def draw(run: Run, dataset: Dataset, folder: Path) -> list[Path]:
-    """Draws every figure of a run that its latents allow; returns their paths."""
+    """Draws every figure that a run of its kind has; returns their paths."""
     folder.mkdir(exist_ok=True)
     settings = run.config["settings"]
-    seed = settings["data"]["data_seed"]
-    view = View(run, lambda: dataset, settings["run"]["manifold_grid"], seed=seed)
+    own, seed = settings["run"], settings["data"]["data_seed"]
+    at = numbers(own["decode_at"])
+    scene = Scene(run, lambda: dataset, own["manifold_grid"], seed=seed, at=at)
     paths = []
-    for name in DRAWN:
-        function, needed = FIGURES[name]
-        whole = name != "manifold" or (view.latent_dim == 2 and view.free)  # not one plane of many
-        if view.latent_dim >= needed and whole:
-            paths.append(folder / f"{name}.{settings['run']['figure_format']}")
-            plots.save(function(view), paths[-1])
+    for name, entry in FIGURES.items():
+        if entry.own(scene) and not entry.lacks(scene):
+            paths.append(folder / f"{name}.{own['figure_format']}")
+            plots.save(entry.draw(scene), paths[-1])
     return paths
 
 
-def given(view: View) -> np.ndarray:
-    """What the 100 samples are given: ten of each label; ten of each of ten images' parts; one of
-    each of a hundred, where there are no latents to differ in.
-    """
-    side, shape = DRAWS, view.run.condition.c_shape
-    if view.run.config["settings"]["model"]["condition"] == "label":
-        return np.repeat(np.eye(min(side, *shape), *shape, dtype=np.float32), side, axis=0)
-    if view.free:
-        return np.zeros((side**2, 0))
-    if not view.latent_dim:
-        return np.resize(view.some(side**2).condition, (side**2, *shape))
-    return np.repeat(view.some(side).condition[:side], side, axis=0)
+# What they need -----------------------------------------------------------------------------------
 
 
-def pictures(run: Run, x: Any, c: Any) -> np.ndarray:
-    """Whole images of targets and what is given, the given pixels coloured."""
-    images = np.asarray(run.merge(x, c))
-    told = np.asarray(jax.vmap(run.condition.given)(np.asarray(c)))
-    return plots.coloured(images, told) if told.any() else images
+def needs(latents: int = 0, kind: str = "image") -> Callable[[Scene], str]:
+    """What a scene lacks of so many latents and this kind of examples, or ""."""
+
+    def lacks(s: Scene) -> str:
+        if noun(s.run.x_shape) != kind:
+            return f"is of {kind}s; the run is of {noun(s.run.x_shape)}s"
+        enough = f"needs {latents} latent{'s' * (latents > 1)}; the run has {s.latent_dim}"
+        if s.latent_dim < latents:
+            return enough
+        short = latents == 2 and len(s.axes) == 1
+        return "needs two axes, such as --axes=1,2; got one" if short else ""
+
+    return lacks
 
 
-def columns(history: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Rows of metrics.jsonl as one array for each name."""
-    if not history:
-        raise UserError("curves need metrics; the run has none")
-    return {name: np.asarray([row.get(name, np.nan) for row in history]) for name in history[0]}
+def lacks_z(s: Scene) -> str:
+    """For what the decoder makes of one z."""
+    if len(s.at) != s.latent_dim or not s.at:
+        return f"needs --decode_at, a z of latent_dim = {s.latent_dim} numbers; got {len(s.at)}"
+    return needs()(s)
 
 
-def names(units: list[int] | tuple[int, ...]) -> tuple[str, ...]:
-    """z₁, z₂, … of latents counted from 0."""
-    digits = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-    return tuple(f"z{str(unit + 1).translate(digits)}" for unit in units)
+def lacks_plane(s: Scene) -> str:
+    return "" if s.run.x_shape == (2,) else "is of points in the plane"
+
+
+def lacks_line(s: Scene) -> str:
+    """For points in the plane from one latent, each with a mean and two standard deviations."""
+    model = s.settings["model"]
+    gaussian = model["likelihood"] == "gaussian" and model["likelihood_scale"] != "optimal"
+    fits = s.latent_dim == 1 and gaussian
+    return lacks_plane(s) or ("" if fits else "needs one latent and a Gaussian likelihood")
+
+
+def lacks_latents(s: Scene) -> str:
+    return needs(1, noun(s.run.x_shape))(s)
+
+
+def whole(s: Scene) -> bool:
+    """Two latents and nothing given: not one plane of many."""
+    return s.latent_dim == 2 and s.free
+
+
+def more(s: Scene) -> bool:
+    return s.settings["run"]["figures"] == "all"
+
+
+# What draws them ----------------------------------------------------------------------------------
+
+
+def manifold(s: Scene, note: str = "") -> Figure:
+    plane = plots.manifold_latents(s.n, s.kind, s.high)
+    units = s.units(2)
+    z = np.zeros((len(plane), s.latent_dim))
+    z[:, units] = plane
+    return plots.manifold(s.decode(z), s.kind, note=note, high=s.high, names=names(units))
+
+
+def samples(s: Scene) -> Figure:
+    c = s.given_samples()
+    return plots.samples(pictures(s.run, s.run.sample(s.key, len(c), c), c))
+
+
+def reconstructions(s: Scene) -> Figure:
+    x, c = s.some(NUM_RECONSTRUCTIONS)
+    originals, decoded = evaluation.unit_interval(x), s.run.reconstruct(x, c)
+    return plots.reconstructions(pictures(s.run, originals, c), pictures(s.run, decoded, c))
+
+
+def latents(s: Scene) -> Figure:
+    return posterior_means(s, s.means, s.split.y)
+
+
+def training_latents(s: Scene) -> Figure:
+    """Of the training set, binarised once where it is anew at each use."""
+    x, y, _ = s.dataset.train
+    seed = s.settings["data"]["data_seed"]
+    x = draws.draw_once(x, seed, "train") if s.dataset.binarisation == "dynamic" else x
+    batch = s.run.split(x, y, jax.random.key(seed))
+    return posterior_means(s, evaluation.posterior_means(s.run.vae, s.run.params, batch), y)
+
+
+def posterior_means(s: Scene, means: np.ndarray, labels: np.ndarray) -> Figure:
+    units = s.units(2)
+    how: dict[str, Any] = {"kind": s.kind, "high": s.high, "names": names(units)}
+    return plots.latents(means[:, units], labels, **how)
+
+
+def encodings(s: Scene) -> Figure:
+    (x, c), units = s.some(NUM_ENCODINGS), s.units(2)
+    q = s.run.encode(x, c)
+    keys = jax.random.split(s.key, (len(x), NUM_DRAWS))
+    z = np.asarray(jax.vmap(lambda q, keys: jax.vmap(q.sample)(keys))(q, keys))[..., units]
+    originals, back = evaluation.unit_interval(x), s.run.reconstruct(x, c)
+    shown = pictures(s.run, originals, c), z, pictures(s.run, back, c)
+    return plots.encodings(*shown, s.means[:NUM_MEANS, units], s.kind)
+
+
+def decoded(s: Scene) -> Figure:
+    return plots.decoded(s.decode(np.array([s.at]))[0], s.at)
+
+
+def curves(s: Scene) -> Figure:
+    return plots.curves(columns(s.run.history), noun(s.run.x_shape))
+
+
+def data(s: Scene) -> Figure:
+    return plane_plots.points(s.test.x)
+
+
+def reconstructed(s: Scene) -> Figure:
+    return plane_plots.reconstructed(s.test.x, np.asarray(s.run.reconstruct(s.test.x)))
+
+
+def decoder(s: Scene) -> Figure:
+    p = jax.vmap(lambda z: s.run.vae.likelihood(s.run.params, z, np.zeros(0)))(SWEEP[:, None])
+    return plane_plots.decoder(s.test.x, SWEEP, np.asarray(p.mean), np.exp(p.log_scale))
+
+
+def interpolation(s: Scene) -> Figure:
+    """Between the posterior means of two images, straight and along the sphere."""
+    x, c = s.some(2)
+    if len(x) != 2:
+        raise UserError(f"interpolation is between two images; got {len(x)}")
+    ends = np.asarray(s.run.encode(x, c).mean)
+    ways: dict[str, Any] = {"linear": latent_space.linear, "spherical": latent_space.spherical}
+    rows = {name: s.decode(way(*ends, STEPS)) for name, way in ways.items()}
+    ticks = [f"{t:g}" for t in np.linspace(0, 1, STEPS)]
+    return plots.rows(rows, ticks, "share of the way from the first image to the second")
+
+
+def traversals(s: Scene) -> Figure:
+    """Each active unit (or each of `axes`), the others where an image is, or at 0."""
+    active = s.axes or np.flatnonzero(evaluation.active_units(s.means)).tolist()
+    units = active or s.units(2)  # where none is active, those that come nearest to it
+    z = np.zeros(s.latent_dim)
+    if s.images:
+        z = np.asarray(s.run.encode(*s.some(1)).mean)[0]
+    values = np.linspace(-s.high, s.high, STEPS)
+    ticks = [f"{value:g}".replace("-", "−") for value in values]
+    paths = [s.decode(latent_space.traversal(z, unit, values)) for unit in units]
+    return plots.rows(dict(zip(names(units), paths, strict=True)), ticks, "z of that unit")
+
+
+def temperatures(s: Scene) -> Figure:
+    """The same draws from the prior, nearer to its mean and further away."""
+    c = s.given(IN_A_ROW)
+
+    def at(temperature: float) -> np.ndarray:
+        return pictures(s.run, s.run.sample(s.key, IN_A_ROW, c, temperature), c)
+
+    return plots.rows({f"T = {t:g}": at(t) for t in s.temperatures})
+
+
+def posterior(s: Scene) -> Figure:
+    """q(z|x) of a chosen image, or of the one whose neighbours' labels disagree most."""
+    if not s.images and not len(s.split.y):
+        raise UserError("posterior looks for an ambiguous image by its labels; give --images=N")
+    doubt = latent_space.disagreement(s.means, s.split.y) if not s.images else ()
+    at = s.images[0] if s.images else int(np.argmax(doubt))
+    x, c = dataclasses.replace(s, images=(at,)).some(1)
+    q, units = s.run.encode(x, c), s.units(2)
+    z = jax.vmap(jax.tree.map(lambda leaf: leaf[0], q).sample)(jax.random.split(s.key, IN_A_ROW))
+    every = np.repeat(c, IN_A_ROW, axis=0)
+    shown = {
+        f"test image {at}": pictures(s.run, evaluation.unit_interval(x), c),
+        "decoded draws from its q(z|x)": pictures(s.run, s.run.decode(z, every), every),
+    }
+    covariance = np.asarray(jax.vmap(lambda q: q.covariance)(q)[0])[np.ix_(units, units)]
+    mean = np.asarray(q.mean)[0, units]
+    how: dict[str, Any] = {"kind": s.kind, "high": s.high, "names": names(units)}
+    return plots.posterior(s.means[:, units], s.split.y, mean, covariance, shown, **how)
+
+
+class Entry(NamedTuple):
+    """lacks: why a scene cannot have the figure, or ""; own: whether a run draws it by itself."""
+
+    lacks: Callable[[Scene], str]
+    own: Callable[[Scene], bool]
+    draw: Callable[[Scene], Figure]
+
+
+def always(s: Scene) -> bool:
+    return True
+
+
+def asked(s: Scene) -> bool:
+    """On request alone."""
+    return False
+
+
+FIGURES: dict[str, Entry] = {
+    "manifold": Entry(needs(2), whole, manifold),
+    "samples": Entry(needs(), always, samples),
+    "reconstructions": Entry(needs(), always, reconstructions),
+    "latents": Entry(lacks_latents, always, latents),
+    "training_latents": Entry(lacks_latents, more, training_latents),
+    "encodings": Entry(needs(2), lambda s: whole(s) and more(s), encodings),
+    "decoded": Entry(lacks_z, always, decoded),
+    "data": Entry(lacks_plane, always, data),
+    "reconstructed": Entry(lacks_plane, always, reconstructed),
+    "decoder": Entry(lacks_line, always, decoder),
+    "curves": Entry(lambda s: "", always, curves),
+    "interpolation": Entry(needs(1), asked, interpolation),
+    "traversals": Entry(needs(1), asked, traversals),
+    "temperatures": Entry(needs(1), asked, temperatures),
+    "posterior": Entry(needs(2), asked, posterior),
+}

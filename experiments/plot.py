@@ -18,7 +18,9 @@ from matplotlib.figure import Figure
 
 from experiments import config as configuration
 from experiments import directory as directories
-from experiments.figures import FIGURES, View, manifold
+from experiments.config import numbers
+from experiments.figures import FIGURES, manifold
+from experiments.scene import Scene
 from vae_jax import checkpoints, data, plots, runs
 from vae_jax.settings import UserError, setting, validate
 
@@ -89,6 +91,7 @@ class PlotConfig:
         "traversals from, to show the posterior of; empty: the first, or the most ambiguous",
         parse=counted(0),
     )  # fmt: skip
+    decode_at: str = setting("", "the z of `decoded`, such as 1,2", parse=numbers)
     temperatures: str = setting("0,0.25,0.5,0.75,1,1.25", "of the prior", parse=warm)
     seed: int = setting(0, "of what is sampled", at_least=0, below=2**32)
     checkpoint: str = setting("best", "best by validation, or last", choices=("best", "last"))
@@ -107,12 +110,13 @@ class Config:
 def main(config: Config) -> int:
     settings = config.plot
     run = runs.load(settings.run, settings.checkpoint)
-    view = look(run, settings)
-    chosen = known(settings.figures) or [n for n, (_, z) in FIGURES.items() if z <= view.latent_dim]
-    check(view, chosen)
+    scene = look(run, settings)
+    possible = [name for name, entry in FIGURES.items() if not entry.lacks(scene)]
+    chosen = known(settings.figures) or possible
+    check(scene, chosen)
     folder = Path(settings.out or place(Path(settings.run)))
-    film = frames(view, settings) if ANIMATION in chosen else []
-    drawn = {name: FIGURES[name][0](view) for name in chosen if name != ANIMATION}
+    film = frames(scene, settings) if ANIMATION in chosen else []
+    drawn = {name: FIGURES[name].draw(scene) for name in chosen if name != ANIMATION}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -130,10 +134,10 @@ def place(run: Path) -> Path:
     return run.with_name(f"{run.stem}-figures") if run.is_file() else run / "figures"
 
 
-def look(run: runs.Run, settings: PlotConfig) -> View:
+def look(run: runs.Run, settings: PlotConfig) -> Scene:
     own = run.config["settings"].get("run", {}).get("manifold_grid", "")
     own = own if own in plots.KINDS else "quantile"
-    return View(
+    return Scene(
         run,
         functools.partial(images, run, settings),
         kind=own if settings.grid == "run" else settings.grid,
@@ -144,6 +148,7 @@ def look(run: runs.Run, settings: PlotConfig) -> View:
         images=counted(0)(settings.images),
         seed=settings.seed,
         temperatures=warm(settings.temperatures),
+        at=numbers(settings.decode_at),
     )
 
 
@@ -159,29 +164,27 @@ def images(run: runs.Run, settings: PlotConfig) -> data.Dataset:
         raise UserError(f"the run's images are needed, and cannot be had: {error}") from None
 
 
-def check(view: View, chosen: Any) -> None:
+def check(scene: Scene, chosen: Any) -> None:
     """Raises UserError where a figure is not for this run."""
-    if max(view.axes, default=-1) >= view.latent_dim:
-        raise UserError(f"axes must be at most {view.latent_dim}; got {max(view.axes) + 1}")
+    if max(scene.axes, default=-1) >= scene.latent_dim:
+        raise UserError(f"axes must be at most {scene.latent_dim}; got {max(scene.axes) + 1}")
     for name in chosen:
-        needed = FIGURES["manifold" if name == ANIMATION else name][1]
-        if view.latent_dim < needed:
-            raise UserError(f"{name} needs {needed} latents; the run has {view.latent_dim}")
-        if needed == 2 and len(view.axes) == 1:
-            raise UserError(f"{name} needs two axes, such as --axes=1,2; got one")
+        lacks = FIGURES["manifold" if name == ANIMATION else name].lacks(scene)
+        if lacks:
+            raise UserError(f"{name} {lacks}")
 
 
-def frames(view: View, settings: PlotConfig) -> list[Figure]:
+def frames(scene: Scene, settings: PlotConfig) -> list[Figure]:
     """The manifold as each kept checkpoint decodes it."""
-    kept = checkpoints.read_kept(Path(settings.run), view.run.params)
+    kept = checkpoints.read_kept(Path(settings.run), scene.run.params)
     if not kept:
         raise UserError(
             f"{settings.run} has kept no checkpoints: train with --keep_checkpoints=1 for them"
         )
     pages = []
     for params, meta in kept:
-        run = dataclasses.replace(view.run, params=jax.tree.map(jax.numpy.asarray, params))
-        pages.append(manifold(dataclasses.replace(view, run=run), f"epoch {meta['epoch']:g}"))
+        run = dataclasses.replace(scene.run, params=jax.tree.map(jax.numpy.asarray, params))
+        pages.append(manifold(dataclasses.replace(scene, run=run), f"epoch {meta['epoch']:g}"))
     return pages
 
 

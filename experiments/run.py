@@ -22,6 +22,7 @@ from experiments.job import Job, assemble
 from experiments.loop import Stop, train
 from vae_jax import evaluation, files, likelihoods, model, runs
 from vae_jax.networks import widths
+from vae_jax.types import noun
 
 
 def main(config: Config) -> int:
@@ -60,7 +61,8 @@ def header(job: Job, where: Path) -> str:
     device = jax.devices()[0]
     return "\n".join([
         f"data       {dataset.name}, {shape}: {sizes[0]:,} training, {sizes[1]:,} validation, "
-        f"{sizes[2]:,} test images; binarisation {dataset.binarisation}; {dataset.source}",
+        f"{sizes[2]:,} test {noun(dataset.x_shape)}s; binarisation {dataset.binarisation}; "
+        f"{dataset.source}",
         f"model      {_model(job)}{m.network} {widths(m)}, latent_dim {m.latent_dim}, "
         f"{m.posterior} posterior, {m.prior} prior, {m.likelihood} likelihood: "
         f"{count:,} parameters",
@@ -87,7 +89,7 @@ def finish(job: Job, directory: Path) -> None:
     if job.config.run.tensorboard:
         board.finish(directory, history, summary, paths)
     files.write_json(directory / "summary.json", summary)
-    print(table(summary))
+    print(table(summary, noun(run.x_shape)))
     print(f"figures    {', '.join(path.name for path in paths)} in {directory / 'figures'}")
 
 
@@ -122,20 +124,20 @@ def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]]) -> dict[st
     }
 
 
-def table(summary: dict[str, Any]) -> str:
+def table(summary: dict[str, Any], example: str = "image") -> str:
     """The summary for a terminal."""
     chosen = summary["checkpoint"]
-    lines = [f"test set   at step {chosen['step']:,} ({chosen['chosen']}), nats per image"]
+    lines = [f"test set   at step {chosen['step']:,} ({chosen['chosen']}), nats per {example}"]
     for name in ("elbo", "rate", "distortion", "nll"):
         note = ""
         if name == "nll":
-            note = f" ± {summary['nll_se']:.2f} ({summary['nll_samples']:,} samples an image)"
+            note = f" ± {summary['nll_se']:.2f} ({summary['nll_samples']:,} samples each)"
         lines.append(f"  {name:<20}{summary[name]:>9.2f}{note}")
     if summary["bits_per_dim"] is not None:
         lines.append(f"  {'bits per dimension':<20}{summary['bits_per_dim']:>9.4f}")
     lines.append(f"  {'active units':<20}{summary['active_units']:>6} of {summary['latent_dim']}")
     speed, seconds = summary["images_per_second"], summary["train_seconds"]
-    lines.append(f"  {'training':<20}{seconds:>9.1f} s, {speed:,.0f} images/s")
+    lines.append(f"  {'training':<20}{seconds:>9.1f} s, {speed:,.0f} {example}s/s")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from experiments import evaluate, figures, plot
 from experiments import pack as packing
 from experiments import run as training
 from experiments.config import parse
-from experiments.figures import View
+from experiments.scene import Scene
 from vae_jax import checkpoints, plots
 from vae_jax.settings import UserError
 
@@ -62,9 +62,9 @@ def asked(monkeypatch):
     return seen
 
 
-def view(directory, **options) -> View:
+def view(directory, **options) -> Scene:
     run = vae_jax.load(directory)
-    return View(run, lambda: plot.images(run, plot.PlotConfig(run=str(directory))), **options)
+    return Scene(run, lambda: plot.images(run, plot.PlotConfig(run=str(directory))), **options)
 
 
 # From the command line
@@ -73,7 +73,12 @@ def view(directory, **options) -> View:
 def test_everything_from_a_directory(directory, tmp_path, capsys):
     assert draw(directory, f"--out={tmp_path / 'new' / 'here'}", "--n=3", "--format=svg") == 0
     folder = tmp_path / "new" / "here"
-    assert {p.stem for p in folder.iterdir()} == {*figures.FIGURES} - {"animation"}
+    assert {p.stem for p in folder.iterdir()} == {*figures.FIGURES} - {
+        "data",
+        "reconstructed",
+        "decoder",
+        "decoded",
+    }
     assert {p.suffix for p in folder.iterdir()} == {".svg"}
     shown = capsys.readouterr().out.split()
     assert sorted(shown) == sorted(str(p) for p in folder.iterdir())
@@ -156,7 +161,7 @@ def test_bad_options_are_one_line(directory, flag, monkeypatch, capsys, tmp_path
 
 def test_what_a_run_has_not(tmp_path, pack):
     untrained(tmp_path / "none", "--latent_dim=0")
-    with pytest.raises(UserError, match="latents needs 1 latents; the run has 0"):
+    with pytest.raises(UserError, match="latents needs 1 latent; the run has 0"):
         draw(tmp_path / "none", "--figures=latents")
     with pytest.raises(UserError, match=r"has kept no checkpoints: train with --keep_checkpoints"):
         draw(pack, "--figures=animation", "--n=2")

@@ -22,11 +22,15 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 def cells(path: Path, kind: str = "code") -> list[dict]:
     found = json.loads(path.read_text())["cells"]
-    return [cell | {"source": "".join(cell["source"])} for cell in found if cell["cell_type"] == kind]
+    return [
+        cell | {"source": "".join(cell["source"])} for cell in found if cell["cell_type"] == kind
+    ]
 
 
 def pictures(cell: dict) -> list[str]:
-    return [out["data"]["image/png"] for out in cell["outputs"] if "image/png" in out.get("data", {})]
+    return [
+        out["data"]["image/png"] for out in cell["outputs"] if "image/png" in out.get("data", {})
+    ]
 
 
 def test_there_are_three():
@@ -50,7 +54,9 @@ def test_cells_are_short_and_committed_with_their_output(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_they_open_in_colab_and_install_from_the_repository(path):
     words = "\n".join(cell["source"] for cell in cells(path, "markdown"))
-    address = f"{REPOSITORY.replace('https://github.com', '/github')}/blob/main/notebooks/{path.name}"
+    address = (
+        f"{REPOSITORY.replace('https://github.com', '/github')}/blob/main/notebooks/{path.name}"
+    )
     assert f"colab.research.google.com{address})" in words
     install = cells(path)[0]["source"]
     assert install == cells(NOTEBOOKS[0])[0]["source"] and f'"{REPOSITORY}"' in install
@@ -76,7 +82,7 @@ def test_installing_pins_what_colab_brings(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
-    """From the notebook's folder, as a notebook is opened; what is shown at the end is a picture."""
+    """From the notebook's folder, as it is opened; what draws ends in a picture."""
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")

@@ -268,6 +268,37 @@ def test_colours_stay_apart_without_red_or_green_cones():
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 30
 
 
+# From images to latents and back
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encodings_stand_side_by_side(digits, kind):
+    originals, back = digits[:3], 1 - digits[:3]
+    draws, cloud = points(12, scale=0.5).reshape(3, 4, 2), points(30)
+    figure = plots.encodings(originals, draws, back, cloud, kind)
+    rows = [figure.axes[i : i + 3] for i in (0, 3, 6)]
+    place = norm.cdf if kind == "quantile" else np.asarray
+    for i, (left, right, plane) in enumerate(rows):
+        for axes, images in ((left, originals), (right, back)):
+            np.testing.assert_allclose(
+                axes.get_images()[0].get_array(), coloured(images[i]), atol=1e-6
+            )
+        for dots, z in zip(plane.collections, (cloud, draws[i]), strict=True):
+            np.testing.assert_allclose(dots.get_offsets(), place(z), atol=1e-12)
+        boxes = [axes.get_position() for axes in (left, plane, right)]
+        assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < boxes[2].x0
+        assert plane.get_xlim() == plane.get_ylim() == ((0, 1) if kind == "quantile" else (-3, 3))
+    assert [a.get_title() for a in rows[0]] == ["input", "reconstruction", "draws of q(z|x)"]
+    heights = [plane.get_position().y0 for _, _, plane in rows]
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_one_decoded_z_is_named(digits):
+    figure = plots.decoded(digits[0], (1.0, -2.5))
+    np.testing.assert_allclose(shown(figure), coloured(digits[0]), atol=1e-6)
+    assert figure.axes[0].get_title() == "E[x|z], z = (1, −2.5)"
+
+
 # Curves
 
 
@@ -294,6 +325,7 @@ def test_curves_draw_what_there_is(parts, epochs):
             np.testing.assert_array_equal(line.get_data(), [given["epoch"], expected])
     assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == list(parts)
     assert "nats per image" in text_of(figure)
+    assert "nats per point" in text_of(plots.curves(given, "point"))
 
 
 def test_curves_connect_across_epochs_without_a_validation():

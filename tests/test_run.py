@@ -55,7 +55,7 @@ def test_it_says_what_it_will_do_and_ends_with_a_table(tmp_path, capsys):
         "device     ",
         f"directory  {tmp_path / 'r'}",
         "nats per image",
-        "(7 samples an image)",
+        "(7 samples each)",
         "manifold.png",
     ):
         assert said in out
@@ -120,6 +120,19 @@ def test_latents_other_than_two(tmp_path):
         summary = json.loads((directory / "summary.json").read_text())
         assert summary["bits_per_dim"] is None
         assert summary["checkpoint"]["chosen"] == "last"
+
+
+def test_the_notebook_of_oduerr_leaves_all_its_pictures(tmp_path):
+    """Side by side, one z decoded, the manifold, and the latents of the training set."""
+    flags = ["--preset=oduerr", "--decoder_widths=16", "--epochs=1", "--figure_format=svg"]
+    assert run(tmp_path / "r", *flags) == 0
+    folder = tmp_path / "r" / "figures"
+    names = {path.stem for path in folder.iterdir()}
+    usual = {"manifold", "samples", "reconstructions", "latents", "curves"}
+    assert names == usual | {"training_latents", "encodings", "decoded"}
+    said = {"training_latents": "1,350 points", "latents": "297 points", "manifold": "linspace"}
+    for name, text in said.items():
+        assert text in (folder / f"{name}.svg").read_text()
 
 
 def test_mnist_files_and_default_directory(tmp_path, monkeypatch):

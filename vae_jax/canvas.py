@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from vae_jax.files import replacing
@@ -66,12 +67,10 @@ def coloured(images: Images, given: Bool[np.ndarray, "n h w"]) -> np.ndarray:
 
 def picture(sheet: np.ndarray, target: int, margins: tuple, span=None) -> tuple[Figure, Axes]:
     """A figure around one picture, about `target` dots wide; margins left, bottom, right, top."""
-    (h, w, _), (left, bottom, right, top) = sheet.shape, margins
+    (h, w, _), room = sheet.shape, PAGE - margins[0] - margins[2]
     # Whole dots for each pixel as long as the page is wide enough, if need be beyond the target.
-    scale = max(1, target // w) if w <= PAGE - left - right else (PAGE - left - right) / w
-    width, height = round(scale * w), round(scale * h)
-    figure = Figure(((left + width + right) / DPI, (bottom + height + top) / DPI), DPI)
-    axes = axes_at(figure, left, bottom, width, height)
+    scale = max(1, target // w) if w <= room else room / w
+    figure, axes = frame(round(scale * w), round(scale * h), margins)
     colours = np.broadcast_to(sheet, (h, w, 3))  # through a colour map a byte might change by one
     smooth = "none" if scale >= 1 else "antialiased"
     extent = (*span, *span) if span else (0, w, 0, h)
@@ -122,6 +121,21 @@ def panels(count: int, aspect: float = 0.8, right: int = 20) -> tuple[Figure, li
     for axes in row:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, row
+
+
+def frame(width: int, height: int, margins: tuple[int, ...]) -> tuple[Figure, Axes]:
+    """One empty panel of so many dots; margins left, bottom, right, top."""
+    left, bottom, right, top = margins
+    figure = Figure(((left + width + right) / DPI, (bottom + height + top) / DPI), DPI)
+    return figure, axes_at(figure, left, bottom, width, height)
+
+
+def colour_bar(mappable: Any, box: tuple[int, int, int, int], **options: Any) -> None:
+    """The key to a picture's colours, at a place given in dots as in `axes_at`."""
+    bar = mappable.figure.colorbar(mappable, cax=axes_at(mappable.figure, *box), **options)
+    bar.locator = MaxNLocator(**TICKING)
+    bar.solids.set_alpha(1)
+    bar.outline.set_linewidth(LINE)
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:

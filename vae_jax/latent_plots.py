@@ -7,7 +7,6 @@ spaces it evenly in z, from −3 to 3 or −`high` to `high`.
 """
 
 import math
-from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Literal
 
@@ -20,23 +19,23 @@ from matplotlib.ticker import MaxNLocator
 from vae_jax.canvas import (
     DPI,
     KEY,
-    LINE,
     NORMAL,
     PAGE,
     PALETTE,
     TICKING,
     TITLE,
     TRAIN,
+    VALID,
     Images,
     axes_at,
+    colour_bar,
     picture,
-    strip,
     tile,
 )
 
 Kind = Literal["quantile", "linspace"]
 
-_LEFT, _RIGHT, _PANEL = 90, 724, 540  # the two latent panels, in dots
+LEFT, RIGHT, PANEL = 90, 724, 540  # the two latent panels, in dots
 KINDS = ("quantile", "linspace")
 NAMES = ("z₁", "z₂")
 _QUANTILES = (-2, -1, -0.5, 0, 0.5, 1, 2)  # ticks of the "quantile" frame
@@ -82,9 +81,9 @@ def manifold(
     n = math.isqrt(len(images))
     sheet, grid = tile(images, n, n), manifold_grid(n, kind, -high, high)
     half = (grid[1] - grid[0]) / 2  # an end tile goes on for as much beyond its centre
-    span = _span(kind) if kind == "quantile" else (grid[0] - half, grid[-1] + half)
+    span = extent(kind) if kind == "quantile" else (grid[0] - half, grid[-1] + half)
     figure, axes = picture(sheet, 560, (100, 72, 14, 46), span)
-    _latent_axes(axes, kind, names, high)
+    latent_axes(axes, kind, names, high)
     rule = f"Φ⁻¹((i + ½)/{n})" if kind == "quantile" else f"linspace(−{high:g}, {high:g}, {n})"
     axes.set_title(f"{note}{note and ' · '}grid {rule}", **TITLE)
     return figure
@@ -108,68 +107,28 @@ def latents(
     dim = means.shape[1]
     if dim not in (1, 2) or len(labels) not in (0, len(means)):
         raise ValueError(f"means [N, 1 or 2] and N or 0 labels; got {means.shape}, {labels.shape}")
-    points = _framed(means, kind)
-    low, top = _span(kind, high)
+    points = framed(means, kind)
+    low, top = extent(kind, high)
     outside = np.sum(~np.all((points >= low) & (points <= top), axis=1))  # NaN is outside
     # Divisors of the panel's side; where there are enough, four points for each cell of a square.
     bins = next((b for b in (60, 45, 30, 20) if 4 * b * b <= len(points)), 12)
-    width = PAGE if dim == 2 else _RIGHT + _PANEL + 20
-    figure = Figure((width / DPI, (_PANEL + 132) / DPI), DPI)
-    left, right = (axes_at(figure, start, 76, _PANEL, _PANEL) for start in (_LEFT, _RIGHT))
+    width = PAGE if dim == 2 else RIGHT + PANEL + 20
+    figure = Figure((width / DPI, (PANEL + 132) / DPI), DPI)
+    left, right = (axes_at(figure, start, 76, PANEL, PANEL) for start in (LEFT, RIGHT))
     draw = _plane if dim == 2 else _line
     draw(left, right, points, labels, np.linspace(low, top, bins + 1))
     for axes in (left, right):
         axes.set_xlim(low, top)
-        _latent_axes(axes, kind, names[:dim], high)
+        latent_axes(axes, kind, names[:dim], high)
     title = f"density of {'Φ(z)' if kind == 'quantile' else 'z'} · {len(points):,} points"
     title += f", {outside:,} outside" if outside else ""
     right.set_title(title, **TITLE)
     return figure
 
 
-def posterior(
-    means: Float[np.ndarray, "N 2"],
-    labels: Num[np.ndarray, "labels"],
-    mean: Float[np.ndarray, "2"],
-    covariance: Float[np.ndarray, "2 2"],
-    images: Mapping[str, Images],
-    *,
-    kind: Kind = "quantile",
-    high: float = 3.0,
-    names: tuple[str, ...] = NAMES,
-) -> Figure:
-    """One image's q(z|x) among the posterior means of all: in the whole plane, and close up.
-
-    Ellipses hold 39 % and 86 % of it, one and two standard deviations in every direction; in a
-    "quantile" frame they are bent as the frame is. `images` stand below in one row, with a name for
-    each group: the image itself, and what draws from q(z|x) are decoded to.
-    """
-    figure = Figure((PAGE / DPI, (_PANEL + 300) / DPI), DPI)
-    left, right = (axes_at(figure, start, 244, _PANEL, _PANEL) for start in (_LEFT, _RIGHT))
-    strip(figure, images, (_LEFT, 40, _RIGHT + _PANEL - _LEFT, 110))
-    turn = np.linspace(0, math.tau, 181)
-    spread = np.linalg.cholesky(covariance) @ np.stack([np.cos(turn), np.sin(turn)])
-    near = 6 * math.sqrt(np.trace(covariance) / 2)
-    for axes, frame in ((left, kind), (right, "linspace")):
-        _dots(axes, _framed(means, frame), labels)
-        for radius in (1, 2):
-            path = _framed((mean[:, None] + radius * spread).T, frame)
-            axes.plot(*path.T, color="white", linewidth=2.4)
-            axes.plot(*path.T, color="black", linewidth=1)
-        axes.plot(*_framed(mean, frame), "+", color="black", markersize=5, markeredgewidth=0.8)
-    left.set(xlim=_span(kind, high), ylim=_span(kind, high))
-    _latent_axes(left, kind, names, high)
-    right.set(xlim=mean[0] + (-near, near), ylim=mean[1] + (-near, near))
-    _name_axes(right, names)
-    if key := right.get_legend():
-        key.remove()
-    right.set_title("close up, with 1σ and 2σ of q(z|x)", **TITLE)
-    return figure
-
-
 def _plane(left, right, points, labels, edges) -> None:
     """Two latents: dots coloured by label, and their histogram."""
-    _dots(left, points, labels)
+    dots(left, points, labels)
     left.set_ylim(edges[0], edges[-1])
     counts = np.histogram2d(*points.T, bins=(edges, edges))[0].T
     density = counts / len(points) / (edges[1] - edges[0]) ** 2
@@ -177,7 +136,7 @@ def _plane(left, right, points, labels, edges) -> None:
     style = {"cmap": "Blues", "vmin": 0, "vmax": top, "interpolation": "none", "origin": "lower"}
     image = right.imshow(density, extent=2 * (edges[0], edges[-1]), **style)
     cut = "max" if density.max() > top else "neither"
-    _colour_bar(image, (_RIGHT + _PANEL + 14, 76, 14, _PANEL), extend=cut)
+    colour_bar(image, (RIGHT + PANEL + 14, 76, 14, PANEL), extend=cut)
 
 
 def _line(left, right, points, labels, edges) -> None:
@@ -192,8 +151,9 @@ def _line(left, right, points, labels, edges) -> None:
         left.set_title("each label to its own height", **TITLE)
     else:
         height = labels if len(labels) else np.arange(len(z))
-        _dots(left, np.stack([z, height], axis=1), labels)
-    left.set_ylabel("label" if len(labels) else "index", fontsize=NORMAL, labelpad=2)
+        dots(left, np.stack([z, height], axis=1), labels)
+        left.tick_params(left=len(labels) > 0, labelleft=len(labels) > 0)
+    left.set_ylabel("label" if len(labels) else "one dot each", fontsize=NORMAL, labelpad=2)
     density = np.histogram(z, edges)[0] / len(z) / np.diff(edges)
     right.stairs(density, edges, fill=True, color=TRAIN, alpha=0.5)
     at = np.linspace(edges[0], edges[-1], 201)
@@ -203,7 +163,7 @@ def _line(left, right, points, labels, edges) -> None:
     right.legend(**KEY)
 
 
-def _dots(axes, points, labels) -> None:
+def dots(axes, points, labels) -> None:
     """One dot for each point, coloured by its label, and the key to the colours above."""
     order = np.random.default_rng(0).permutation(len(points))  # no class lies on top
     labels = labels if len(labels) else np.zeros(len(points))
@@ -214,9 +174,10 @@ def _dots(axes, points, labels) -> None:
     dots = axes.scatter(*points[order].T, s=size, c=(codes if few else labels)[order], **colours)
     dots.set(linewidths=0, rasterized=True)  # a PDF of so many vectors would be slow
     if not few:
-        left, _, right, top = axes.get_position().extents * np.tile(axes.figure.bbox.size, 2)
+        corners = axes.get_position().extents * np.tile(axes.figure.bbox.size, 2)
+        left, _, right, top = map(round, corners)
         place = (left, top + 8, right - left, 10)
-        _colour_bar(dots, place, orientation="horizontal", ticklocation="top")
+        colour_bar(dots, place, orientation="horizontal", ticklocation="top")
     elif len(classes) > 1:
         marks, _ = dots.legend_elements(num=None, size=4, markeredgewidth=0, alpha=1)
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.995), "ncols": len(classes)}
@@ -224,34 +185,71 @@ def _dots(axes, points, labels) -> None:
         axes.legend(marks, [f"{k:g}" for k in classes], **place, **tight, **KEY)
 
 
-def _colour_bar(mappable, box: tuple, **options) -> None:
-    bar = mappable.figure.colorbar(mappable, cax=axes_at(mappable.figure, *box), **options)
-    bar.locator = MaxNLocator(**TICKING)
-    bar.solids.set_alpha(1)
-    bar.outline.set_linewidth(LINE)
-
-
-def _span(kind: Kind, high: float = 3.0) -> tuple[float, float]:
+def extent(kind: Kind, high: float = 3.0) -> tuple[float, float]:
     """Of an axis, as it is drawn."""
     return (0.0, 1.0) if kind == "quantile" else (-high, high)
 
 
-def _framed(z: np.ndarray, kind: str) -> np.ndarray:
+def framed(z: np.ndarray, kind: str) -> np.ndarray:
     return _PHI(z) if kind == "quantile" else z
 
 
-def _latent_axes(axes, kind: Kind, names: tuple[str, ...], high: float) -> None:
+def latent_axes(axes, kind: Kind, names: tuple[str, ...], high: float = 3.0) -> None:
     """Ticks at round values of z, wherever the frame puts them, on one axis or both."""
     even = np.array(MaxNLocator(**TICKING).tick_values(-high, high))
     ticks = np.array(_QUANTILES) if kind == "quantile" else even[np.abs(even) <= high]
     for axis, _ in zip((axes.xaxis, axes.yaxis), names, strict=False):
-        axis.set_ticks(_framed(ticks, kind), [f"{z:g}".replace("-", "−") for z in ticks])
-    _name_axes(axes, names)
+        axis.set_ticks(framed(ticks, kind), [f"{z:g}".replace("-", "−") for z in ticks])
+    name_axes(axes, names)
 
 
-def _name_axes(axes, names: tuple[str, ...]) -> None:
+def name_axes(axes, names: tuple[str, ...]) -> None:
     for axis, name in zip((axes.xaxis, axes.yaxis), names, strict=False):
         axis.set_label_text(name, fontsize=NORMAL)
         axis.labelpad = 2
     if len(names) == 2:
         axes.yaxis.label.set(rotation=0, ha="right", va="center")
+
+
+def encodings(
+    originals: Images,
+    draws: Float[np.ndarray, "n draws 2"],
+    reconstructions: Images,
+    cloud: Float[np.ndarray, "N 2"],
+    kind: Kind = "quantile",
+) -> Figure:
+    """What becomes of images [n, h, w, c], row by row: the image, where it goes in the plane of the
+    latents, and what comes back. In the plane are draws from the image's posterior, over `cloud`,
+    the posterior means of many.
+    """
+    (n, h, w, _), side, step = originals.shape, 196, 266
+    wide = max(1, side // w) * w  # whole dots for each pixel
+    high = max(1, side // w) * h
+    height = n * step + 50
+    left, middle, right = 20, wide + 110, wide + side + 134
+    figure = Figure(((right + wide + 20) / DPI, height / DPI), DPI)
+    for i, (x, z, back) in enumerate(zip(originals, draws, reconstructions, strict=True)):
+        bottom = height - 44 - side - i * step
+        for start, image in ((left, x), (right, back)):
+            axes = axes_at(figure, start, bottom + (side - high) // 2, wide, high)
+            axes.imshow(np.broadcast_to(tile(image[None], 1, 1), (h, w, 3)), aspect="auto")
+            axes.set(xticks=[], yticks=[])
+        plane = axes_at(figure, middle, bottom, side, side)
+        for points, size, colour in ((cloud, 1, "0.75"), (z, 3, VALID)):
+            plane.scatter(
+                *framed(points, kind).T, s=size, color=colour, linewidths=0, rasterized=True
+            )
+        plane.set(xlim=extent(kind), ylim=extent(kind))
+        latent_axes(plane, kind, NAMES)
+    titles = ("input", "reconstruction", "draws of q(z|x)")
+    for axes, text in zip(figure.axes, titles, strict=False):
+        axes.set_title(text, **TITLE)
+    return figure
+
+
+def decoded(image: Float[np.ndarray, "h w c"], z: tuple[float, ...]) -> Figure:
+    """What the decoder makes of one z, [h, w, c], and that z."""
+    figure, axes = picture(tile(image[None], 1, 1), 320, (20, 20, 20, 52))
+    numbers = ", ".join(f"{number:g}".replace("-", "−") for number in z)
+    axes.set_title(f"E[x|z], z = ({numbers})", **TITLE)
+    return figure

@@ -187,7 +187,7 @@ def _check_data(dataset: dict[str, Any], path: Path) -> None:
     """Shapes are what memory is asked for before any weights are compared with them."""
     shape: Any = dataset.get("x_shape")
     classes: Any = dataset.get("num_classes", 0)
-    whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int for n in shape)
+    whole = isinstance(shape, list) and len(shape) in (1, 3) and all(type(n) is int for n in shape)
     _expect(whole and min(shape) >= 1 and math.prod(shape) <= _PIXELS, path)
     _expect(type(classes) is int and 0 <= classes <= _CLASSES, path)
 

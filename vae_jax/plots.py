@@ -1,7 +1,7 @@
 """Pictures for a paper: arrays in, a matplotlib figure out.
 
-Here: sheets of images, and curves. Those of latent space are in `latent_plots`, the page and its
-files in `canvas`; all of it goes by the name `plots`.
+Here: sheets of images, and curves. Those of latent space are in `latent_plots` and
+`posterior_plots`, the page and its files in `canvas`; all of it goes by the name `plots`.
 """
 
 import math
@@ -33,12 +33,14 @@ from vae_jax.canvas import (
 )
 from vae_jax.latent_plots import (
     KINDS,
+    decoded,
+    encodings,
     latents,
     manifold,
     manifold_grid,
     manifold_latents,
-    posterior,
 )
+from vae_jax.posterior_plots import posterior
 
 __all__ = [
     "KINDS",
@@ -46,6 +48,8 @@ __all__ = [
     "coloured",
     "columns",
     "curves",
+    "decoded",
+    "encodings",
     "latents",
     "manifold",
     "manifold_grid",
@@ -135,8 +139,8 @@ def reconstructions(originals: Images, reconstructions: Images, *, cols: int = 1
     return figure
 
 
-def curves(history: Mapping[str, np.ndarray]) -> Figure:
-    """ELBO, rate and distortion over the epochs, in nats per image.
+def curves(history: Mapping[str, np.ndarray], example: str = "image") -> Figure:
+    """ELBO, rate and distortion over the epochs, in nats per image, or whatever an example is.
 
     `history` has "epoch", "train_elbo", "train_rate", "train_distortion" and perhaps the same with
     "valid_", all [epochs]. What is not finite is left out: a validation every fifth epoch is NaN in
@@ -162,7 +166,7 @@ def curves(history: Mapping[str, np.ndarray]) -> Figure:
         axes.set_title(title, fontsize=NORMAL, pad=4)
         axes.set_xlabel("epoch", fontsize=NORMAL)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("nats per image", fontsize=NORMAL)
+    figure.axes[0].set_ylabel(f"nats per {example}", fontsize=NORMAL)
     figure.axes[0].legend([*shown.values()], [*shown], loc="lower right", **KEY)
     return figure
 

@@ -1,7 +1,7 @@
 """Where each data set comes from: a name -> a `Table` of its images as its files hold them.
 
 What becomes of a table (validation images, binarisation) is the same for all and not known here.
-A new data set is one function and one line of `DATASETS`.
+A new data set is one function and one line of `DATASETS`, or of `DRAWN`.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_jax import fetch, formats, sprites
-from vae_jax.draws import hold_out
+from vae_jax import fetch, formats, plane, sprites
+from vae_jax.draws import hold_out, uniform
 from vae_jax.files import replacing
 from vae_jax.formats import DataError, Split
 
@@ -253,6 +253,13 @@ def digits(data_dir: Path) -> Table:
     return Table("digits", "scikit-learn", train, test=test)
 
 
+def _arc(data_seed: int) -> Table:
+    """Points in the plane (see `plane`), real numbers without grey levels."""
+    sizes = {"train": 64_000, "test": 10_000}
+    splits = {s: Split(plane.arc(uniform((n, 3), data_seed, s))) for s, n in sizes.items()}
+    return Table("arc", f"drawn with data_seed {data_seed}", **splits, factors=())
+
+
 def arrays(name: str, source: str, given: dict[str, Any], where: str = "") -> Table:
     """A user's own x_train, x_valid, x_test and y_…, of which only x_train has to be there."""
     splits = {}
@@ -293,20 +300,27 @@ DATASETS: dict[str, Callable[[Path], Table]] = {
     "digits": digits,
 }
 
+# Drawn on the spot: name -> function of data_seed
+DRAWN: dict[str, Callable[[int], Table]] = {"arc": _arc}
+
+NAMES = (*DATASETS, *DRAWN)
+
 
 def known(dataset: str) -> None:
     """Raises ValueError, with what a data set may be, where no source takes the name."""
     given = re.fullmatch(r"tfds:\w+(/[\w.-]+)?", dataset)
-    if not given and not dataset.endswith(".npz") and dataset not in ("auto", *DATASETS):
-        names = ", ".join(("auto", *DATASETS))
+    if not given and not dataset.endswith(".npz") and dataset not in ("auto", *NAMES):
+        names = ", ".join(("auto", *NAMES))
         raise ValueError(f"{names}, a file of images ending in .npz, or tfds:NAME")
 
 
-def read(dataset: str, data_dir: Path) -> Table:
-    """The table of a name of `DATASETS`, of FILE.npz, or of tfds:NAME.
+def read(dataset: str, data_dir: Path, data_seed: int = 0) -> Table:
+    """The table of one of `NAMES`, of FILE.npz, or of tfds:NAME.
 
     Raises DataError, with one line, where it is damaged or cannot be had.
     """
     if dataset.startswith("tfds:"):
         return _catalogue(dataset.removeprefix("tfds:"), data_dir)
-    return _npz(dataset) if dataset.endswith(".npz") else DATASETS[dataset](data_dir)
+    if dataset.endswith(".npz"):
+        return _npz(dataset)
+    return DRAWN[dataset](data_seed) if dataset in DRAWN else DATASETS[dataset](data_dir)
