@@ -34,7 +34,8 @@ class Config:
 
 def main(config: Config) -> int:
     directory = Path(config.pack.run_dir)
-    out = Path(config.pack.out or f"{directory.resolve()}.vae")
+    beside = directory if directory.name else directory.resolve()
+    out = Path(config.pack.out or f"{beside}.vae")
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise UserError(f"out must be a file in a folder that exists; got {config.pack.out!r}")
     run = runs.load(directory)
