@@ -41,10 +41,10 @@ from vae_jax.types import Batch, Key, Params, unconditional
 # The directory
 
 
-def directory_name(dataset: str, latent_dim: int, settings: Any) -> str:
-    """Data set, latent dimension and a hash of the settings that decide the numbers."""
+def directory_name(name: str, settings: Any) -> str:
+    """A name and a hash of the settings that decide the numbers."""
     text = json.dumps(settings, sort_keys=True)
-    return f"{dataset}-z{latent_dim}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager
@@ -240,10 +240,16 @@ def load(run_dir: str | os.PathLike[str], checkpoint: str = "best") -> Run:
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{directory / 'config.json'} does not describe a run: {error!r}") from None
-    anything = np.zeros(condition.x_shape)  # the trained weights are read
-    vae = build(model, condition.x_shape, condition.c_shape, anything)
+    vae = _built(model, condition.x_shape, condition.c_shape)
     params, meta = _load_params(directory, checkpoint, jax.eval_shape(vae.init, jax.random.key(0)))
     return Run(config, vae, jax.tree.map(jnp.asarray, params), condition, meta)
+
+
+@functools.lru_cache
+def _built(model: ModelConfig, x_shape: tuple[int, ...], c_shape: tuple[int, ...]) -> VAE:
+    """The same functions for every run of a model: what JAX has compiled of them serves them all."""
+    anything = np.zeros(x_shape)  # the trained weights are read
+    return build(model, x_shape, c_shape, anything)
 
 
 def _load_params(directory: Path, checkpoint: str, like: Params) -> tuple[Params, dict[str, Any]]:

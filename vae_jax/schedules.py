@@ -14,7 +14,8 @@ def constant(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
 
 def cosine(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
     """A linear rise over `warmup` steps, then half a cosine down to 0 at step `total`."""
-    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, max(total, warmup + 1))
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(total, warmup + 1))
+    return lambda step: learning_rate * shape(step)  # optax asks the peak whether it is 0
 
 
 def iwae(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
