@@ -18,8 +18,8 @@ LAYERS = [
     {"model"},
     {"bounds", "evaluation", "annealing"},
     {"objectives"},
-    {"training", "checkpoints"},
-    {"runs"},
+    {"training", "checkpoints", "masking"},
+    {"runs", "sweeps"},
 ]
 FLAX = {"layers"}  # the files that may know it
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
