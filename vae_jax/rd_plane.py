@@ -1,0 +1,133 @@
+"""The rate–distortion plane: what is drawn around the points of some models.
+
+Distortion D = E[−log p(x|z)] runs to the right, rate R = E[KL(q(z|x)‖p(z))] upwards, both in nats
+per image. ELBO = −(R + D), so it is constant along lines of slope −1. Where D + βR is smallest on a
+curve R(D), the curve's slope is dR/dD = −1/β. No model lies below R = H − D, where H is the entropy
+of the data (Alemi et al., "Fixing a broken ELBO", 2018, §2).
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from vae_jax import sweep_means
+from vae_jax.placement import Boxes, Label, Points, along, boxes, write
+from vae_jax.sweep_means import Setting
+
+_TINY, _SMALL = 6, 7  # fonts, in points
+_TANGENT = 60  # length, in dots
+_LEVEL: dict[str, Any] = {"color": "#BBBBBB", "linewidth": 0.5, "zorder": 0.5}
+_CURVE: dict[str, Any] = {"linewidth": 0.8, "zorder": 2}
+_JOINT: dict[str, Any] = {"color": "#777777", "linewidth": 0.6, "linestyle": ":", "zorder": 1.8}
+_DOT: dict[str, Any] = {"markersize": 1.6, "alpha": 0.5, "zorder": 2.5, "gid": "members"}
+_DISC: dict[str, Any] = {"markersize": 3.6, "zorder": 3, "gid": "means"}
+_PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+
+
+def draw(
+    axes: Axes,
+    each: dict[Setting, np.ndarray],
+    curves: dict[str, list[Setting]],
+    colours: list,
+    entropy: float | None,
+) -> None:
+    """Dots [members, 2], their means with tangents, what joins these, and labels in between.
+
+    The settings of a curve are joined in their order.
+    """
+    at = {s: points.mean(axis=0) for s, points in each.items()}
+    set_limits(axes, np.concatenate([*each.values()]), entropy)
+    labels = elbo_lines(axes, {"fontsize": _TINY, "color": "#777777"})
+    solid, lines = [], []
+    for (name, settings), colour in zip(curves.items(), colours, strict=True):
+        means = np.stack([at[s] for s in settings])
+        if len({s.beta for s in settings}) > 1 or len(curves) > 1:
+            lines.append(curve(axes, means, color=colour, label=name, **_CURVE))
+        if any(len(each[s]) > 1 for s in settings):
+            dots = np.concatenate([each[s] for s in settings])
+            lines.append(discs(axes, dots, color=colour, **_DOT))
+        solid.append(discs(axes, means, color=colour, **_DISC))
+        lines += [tangent(axes, at[s], s.beta) for s in settings]
+    for settings in sweep_means.grouped(at, ["beta", "learning_rate"]).values():
+        if len(settings) > 1:
+            lines.append(curve(axes, np.stack([at[s] for s in settings]), **_JOINT))
+    labels = _point_labels(at) + labels
+    if entropy is not None:
+        labels.append(bound(axes, entropy, {"fontsize": _SMALL}))
+    write(axes, labels, np.concatenate(solid), np.concatenate(lines))
+
+
+def _point_labels(at: dict[Setting, np.ndarray]) -> list[Label]:
+    """Each β once, beside any of its discs; where there is one β, each other setting."""
+    varies = sweep_means.varying(at)
+    groups = sweep_means.grouped(at, ["beta"] if "beta" in varies else varies)
+    discs = {name: np.stack([at[s] for s in reversed(group)]) for name, group in groups.items()}
+    style = {"fontsize": _SMALL, "zorder": 4}
+    return [Label(name, points, True, style) for name, points in discs.items() if name]
+
+
+def set_limits(axes: Axes, points: Points, entropy: float | None) -> None:
+    """Room for all points, and for the place on the bound that is nearest to the best of them."""
+    if entropy is not None:
+        gaps = points.sum(axis=1) - entropy
+        rate = max(0.0, points[np.argmin(gaps), 1] - np.min(gaps) / 2)
+        points = np.concatenate([points, [[entropy - rate, rate]]])
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = np.where(high > low, 0.12 * (high - low), 0.12 * np.maximum(1, np.abs(high)))
+    floor = low[1] - margin[1]
+    if low[1] >= 0:  # no rate is negative
+        floor = max(floor, -0.25 * margin[1])
+    axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(floor, high[1] + margin[1]))
+
+
+def elbo_lines(axes: Axes, style: dict) -> list[Label]:
+    """Draws lines of constant ELBO at round values; returns their labels."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    labels, x = [], np.array([left, right])
+    for total in MaxNLocator(7).tick_values(left + bottom, right + top):
+        axes.plot(x, total - x, gid="elbo", **_LEVEL)
+        start, end = max(left, total - top), min(right, total - bottom)
+        if end - start > 0.15 * (right - left):
+            at = start + (end - start) * np.linspace(0.06, 0.94, 23)
+            text = f"{-total:g}".replace("-", "−")
+            text = text if labels else f"ELBO = {text}"
+            on = np.stack([at, total - at], axis=1)
+            labels.append(Label(text, on, False, {**style, "bbox": _PAPER, "zorder": 0.6}))
+    return labels
+
+
+def bound(axes: Axes, entropy: float, style: dict) -> Label:
+    """Shades what no model reaches, R < H − D; returns the label of its edge."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    x = np.array([left, right])
+    axes.fill_between(x, entropy - x, bottom, color="#DDDDDD", linewidth=0, zorder=0.4)
+    axes.plot(x, entropy - x, color="black", linewidth=0.8, zorder=0.7, gid="bound")
+    at = np.linspace(max(left, entropy - top), min(right, entropy - bottom), 25)[1:-1]
+    on = np.stack([at, entropy - at], axis=1)
+    return Label("R = H − D", on, True, {**style, "color": "black"})
+
+
+def tangent(axes: Axes, point: Float[np.ndarray, "2"], beta: float) -> Boxes:
+    """A short line of slope −1/β through a point; returns what it covers, in dots."""
+    way = np.array([beta, -1.0])  # β = 0 is upright
+    dots = axes.transData.transform(np.stack([point, point + way]))
+    way *= _TANGENT / 2 / np.hypot(*(dots[1] - dots[0]))
+    ends = np.stack([point - way, point + way])
+    axes.plot(*ends.T, gid="tangent", color="black", linewidth=0.8, zorder=2.2)
+    return along(axes.transData.transform(ends))
+
+
+def curve(axes: Axes, points: Points, **style) -> Boxes:
+    """Joins the points; returns what the line covers, in dots."""
+    axes.plot(*points.T, **style)
+    return along(axes.transData.transform(points))
+
+
+def discs(axes: Axes, points: Points, **style) -> Boxes:
+    """Marks the points; returns what the marks cover, in dots."""
+    axes.plot(*points.T, linestyle="", marker="o", markeredgewidth=0, **style)
+    side = style["markersize"] * axes.figure.dpi / 72
+    return boxes(axes.transData.transform(points), (side, side))
