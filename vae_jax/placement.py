@@ -17,8 +17,8 @@ Boxes = Float[np.ndarray, "n 4"]
 
 # In units of one place further down the list of candidates.
 _COVERS, _CROSSES = 1e4, 3.0
-_GAPS = (5.0, 12.0, 26.0, 44.0)
-_ANGLES = np.radians([45, 0, 90, -45, 180, -90, 135, -135])
+_GAPS = (9.0, 16.0, 28.0, 46.0)
+ANYWHERE = (45, 0, 90, -45, 180, -90, 135, -135)  # degrees from the right, the best first
 
 
 def boxes(centres: Points, size: tuple[float, float]) -> Boxes:
@@ -27,9 +27,10 @@ def boxes(centres: Points, size: tuple[float, float]) -> Boxes:
     return np.concatenate([centres - half, centres + half], axis=1)
 
 
-def around(points: Points, size: tuple[float, float]) -> Points:
-    """Centres for a label of that size beside any of the points: near ones first, eight ways."""
-    way = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).round(9)
+def around(points: Points, size: tuple[float, float], ways: tuple[int, ...] = ANYWHERE) -> Points:
+    """Centres for a label of that size beside any of the points, near ones first."""
+    angle = np.radians(ways)
+    way = np.stack([np.cos(angle), np.sin(angle)], axis=1).round(9)
     offsets = [np.sign(way) * np.array(size) / 2 + gap * way for gap in _GAPS]
     return np.concatenate([point + offset for offset in offsets for point in points])
 
@@ -71,11 +72,11 @@ def _hits(some: Boxes, others: Boxes) -> Float[np.ndarray, " n"]:
 
 
 class Label(NamedTuple):
-    """A text and the points, in data coordinates, that it may stand beside, or else on."""
+    """A text and the points, in data coordinates, beside any of which it may stand."""
 
     text: str
     points: Points
-    beside: bool
+    ways: tuple[int, ...]  # where from a point, the best first; () is on it
     style: dict[str, Any]
 
 
@@ -88,7 +89,7 @@ def write(axes: Axes, labels: list[Label], solid: Boxes, lines: Boxes) -> None:
     sizes = [(box.width + 4, box.height + 2) for box in extents]
     points = [axes.transData.transform(label.points) for label in labels]
     spots = [
-        around(at, size) if label.beside else at
+        around(at, size, label.ways) if label.ways else at
         for at, size, label in zip(points, sizes, labels, strict=True)
     ]
     centres = settle(spots, sizes, solid, lines, axes.bbox.extents)
@@ -97,6 +98,6 @@ def write(axes: Axes, labels: list[Label], solid: Boxes, lines: Boxes) -> None:
         text.set_position((float(x), float(y)))
         near = at[np.argmin(np.hypot(*(at - centre).T))]
         edge = centre + np.clip(near - centre, -np.array(size) / 2, np.array(size) / 2)
-        if label.beside and np.hypot(*(near - edge)) > _GAPS[1] + 4:
+        if label.ways and np.hypot(*(near - edge)) > _GAPS[1] + 4:
             leader = axes.transData.inverted().transform([near, edge])
             axes.plot(*leader.T, color="black", linewidth=0.3, zorder=1.5, gid="leader")

@@ -14,14 +14,20 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from vae_jax import sweep_means
-from vae_jax.placement import Boxes, Label, Points, along, boxes, write
+from vae_jax.placement import ANYWHERE, Boxes, Label, Points, along, boxes, write
 from vae_jax.sweep_means import Setting
 
 _TINY, _SMALL = 6, 7  # fonts, in points
 _TANGENT = 60  # length, in dots
 _LEVEL: dict[str, Any] = {"color": "#BBBBBB", "linewidth": 0.5, "zorder": 0.5}
-_CURVE: dict[str, Any] = {"linewidth": 0.8, "zorder": 2}
-_JOINT: dict[str, Any] = {"color": "#777777", "linewidth": 0.6, "linestyle": ":", "zorder": 1.8}
+_CURVE: dict[str, Any] = {"linewidth": 0.8, "zorder": 2, "gid": "curve"}
+_JOINT: dict[str, Any] = {
+    "gid": "joint",
+    "color": "#777777",
+    "linewidth": 0.6,
+    "linestyle": ":",
+    "zorder": 1.8,
+}
 _DOT: dict[str, Any] = {"markersize": 1.6, "alpha": 0.5, "zorder": 2.5, "gid": "members"}
 _DISC: dict[str, Any] = {"markersize": 3.6, "zorder": 3, "gid": "means"}
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
@@ -40,7 +46,7 @@ def draw(
     """
     at = {s: points.mean(axis=0) for s, points in each.items()}
     set_limits(axes, np.concatenate([*each.values()]), entropy)
-    labels = elbo_lines(axes, {"fontsize": _TINY, "color": "#777777"})
+    labels = elbo_lines(axes, entropy)
     solid, lines = [], []
     for (name, settings), colour in zip(curves.items(), colours, strict=True):
         means = np.stack([at[s] for s in settings])
@@ -54,9 +60,10 @@ def draw(
     for settings in sweep_means.grouped(at, ["beta", "learning_rate"]).values():
         if len(settings) > 1:
             lines.append(curve(axes, np.stack([at[s] for s in settings]), **_JOINT))
-    labels = _point_labels(at) + labels
     if entropy is not None:
-        labels.append(bound(axes, entropy, {"fontsize": _SMALL}))
+        label, edge = bound(axes, entropy)
+        labels, lines = [label, *labels], [*lines, edge]
+    labels = _point_labels(at) + labels
     write(axes, labels, np.concatenate(solid), np.concatenate(lines))
 
 
@@ -66,7 +73,7 @@ def _point_labels(at: dict[Setting, np.ndarray]) -> list[Label]:
     groups = sweep_means.grouped(at, ["beta"] if "beta" in varies else varies)
     discs = {name: np.stack([at[s] for s in reversed(group)]) for name, group in groups.items()}
     style = {"fontsize": _SMALL, "zorder": 4}
-    return [Label(name, points, True, style) for name, points in discs.items() if name]
+    return [Label(name, points, ANYWHERE, style) for name, points in discs.items() if name]
 
 
 def set_limits(axes: Axes, points: Points, entropy: float | None) -> None:
@@ -81,33 +88,42 @@ def set_limits(axes: Axes, points: Points, entropy: float | None) -> None:
     if low[1] >= 0:  # no rate is negative
         floor = max(floor, -0.25 * margin[1])
     axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(floor, high[1] + margin[1]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(7, steps=(1, 2, 5, 10)))
 
 
-def elbo_lines(axes: Axes, style: dict) -> list[Label]:
-    """Draws lines of constant ELBO at round values; returns their labels."""
+def elbo_lines(axes: Axes, entropy: float | None) -> list[Label]:
+    """Draws lines of constant ELBO at round values, above the bound; returns their labels."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    style: dict[str, Any] = {"fontsize": _TINY, "color": "#777777", "bbox": _PAPER, "zorder": 0.6}
     labels, x = [], np.array([left, right])
     for total in MaxNLocator(7).tick_values(left + bottom, right + top):
+        if entropy is not None and total <= entropy:
+            continue
         axes.plot(x, total - x, gid="elbo", **_LEVEL)
-        start, end = max(left, total - top), min(right, total - bottom)
-        if end - start > 0.15 * (right - left):
-            at = start + (end - start) * np.linspace(0.06, 0.94, 23)
+        on = _visible(axes, total)
+        if np.ptp(on[:, 0]) > 0.15 * (right - left):
             text = f"{-total:g}".replace("-", "−")
-            text = text if labels else f"ELBO = {text}"
-            on = np.stack([at, total - at], axis=1)
-            labels.append(Label(text, on, False, {**style, "bbox": _PAPER, "zorder": 0.6}))
+            labels.append(Label(text if labels else f"ELBO = {text}", on, (), style))
     return labels
 
 
-def bound(axes: Axes, entropy: float, style: dict) -> Label:
-    """Shades what no model reaches, R < H − D; returns the label of its edge."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    x = np.array([left, right])
+def bound(axes: Axes, entropy: float) -> tuple[Label, Boxes]:
+    """Shades what no model reaches, R < H − D; returns the label of its edge, and the edge."""
+    x, bottom = np.array(axes.get_xlim()), axes.get_ylim()[0]
     axes.fill_between(x, entropy - x, bottom, color="#DDDDDD", linewidth=0, zorder=0.4)
-    axes.plot(x, entropy - x, color="black", linewidth=0.8, zorder=0.7, gid="bound")
-    at = np.linspace(max(left, entropy - top), min(right, entropy - bottom), 25)[1:-1]
-    on = np.stack([at, entropy - at], axis=1)
-    return Label("R = H − D", on, True, {**style, "color": "black"})
+    style: dict[str, Any] = {"color": "black", "linewidth": 0.8, "zorder": 0.7, "gid": "bound"}
+    edge = curve(axes, np.stack([x, entropy - x], axis=1), **style)
+    text = {"fontsize": _SMALL, "zorder": 4}
+    return Label("R = H − D", _visible(axes, entropy), (-135, 180, -90, 45), text), edge
+
+
+def _visible(axes: Axes, total: float) -> Points:
+    """Points with R + D = total inside the panel, from its upper left on."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    start, end = max(left, total - top), min(right, total - bottom)
+    at = start + max(end - start, 0) * np.linspace(0.06, 0.94, 23)
+    return np.stack([at, total - at], axis=1)
 
 
 def tangent(axes: Axes, point: Float[np.ndarray, "2"], beta: float) -> Boxes:

@@ -18,7 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from vae_jax import plots, rd_plane, sweep_means
-from vae_jax.sweep_means import Row, Setting
+from vae_jax.sweep_means import Mean, Row, Setting
 
 COLUMN, PAGE = 660, 1360  # widths of a paper's column and page, in dots
 _SMALL, _NORMAL = 7, 8  # fonts, in points
@@ -53,7 +53,8 @@ def rate_distortion(
     right = 80 + round(_CHARACTER * max(map(len, curves))) if keyed else 20
     side = width - 104 - right
     figure, axes = plots.frame(side, round(min(0.8 * side, 640)), (104, 76, right, 46))
-    _name(axes, "distortion (nats per image)", "rate (nats per image)")
+    axes.set_xlabel("distortion (nats per image)", fontsize=_NORMAL, labelpad=2)
+    axes.set_ylabel("rate (nats per image)", fontsize=_NORMAL, labelpad=2)
     _note(figure, rows)
     if each:
         curves = curves if "beta" in varies else {"": [*each]}
@@ -81,35 +82,48 @@ def against(rows: Sequence[Row], name: Literal["latent_dim", "beta"]) -> Figure:
     One line for each value of what else varies. β has a logarithmic axis, and so has a latent
     dimension of more than a decade; the ticks are the very values.
     """
-    groups = sweep_means.by_setting(rows)
-    others = [other for other in sweep_means.varying(groups) if other != name]
-    lines = sweep_means.grouped(groups, others)
-    keys = len(lines) if len(lines) > 1 else 0
-    across = max(1, PAGE // (60 + round(_CHARACTER * max(map(len, lines), default=1))))
-    figure, row = plots.panels(3, 0.85, above=32 * math.ceil(keys / across))
-    for axes, quantity in zip(row, _QUANTITIES, strict=True):
-        means = sweep_means.over_seeds(rows, quantity)
-        for settings, colour in zip(lines.values(), _colours(len(lines)), strict=True):
-            line = {getattr(s, name): means[s] for s in settings if s in means}
-            _errors(axes, line, color=colour)
-        _value_axis(axes, sorted({getattr(s, name) for s in groups}), name)
-        title = _QUANTITIES[quantity] + (_samples(rows) if quantity == "nll" else "")
+    settings = sweep_means.by_setting(rows)
+    others = [other for other in sweep_means.varying(settings) if other != name]
+    lines = sweep_means.grouped(settings, others)
+    across = max(1, PAGE // (80 + round(_CHARACTER * max(map(len, lines), default=1))))
+    keyed = len(lines) > 1
+    figure, row = plots.panels(3, 0.85, above=32 * math.ceil(len(lines) / across) * keyed)
+    values = sorted({getattr(setting, name) for setting in settings})
+    for axes, (quantity, title) in zip(row, _QUANTITIES.items(), strict=True):
+        _errors(axes, sweep_means.over_seeds(rows, quantity), lines, name)
+        _value_axis(axes, values, name)
+        title += _samples(rows) if quantity == "nll" else ""
         axes.set_title(title, fontsize=_NORMAL, pad=4)
-    _name(row[0], row[0].get_xlabel(), "nats per image")
+    row[0].set_ylabel("nats per image", fontsize=_NORMAL, labelpad=2)
+    if name == "latent_dim" and values:
+        _all_units(row[-1], values[-1])
     _note(figure, rows, "bottom")
-    if keys:
+    if keyed:
         handles: Any = row[0].containers
         figure.legend(handles, [*lines], loc="upper center", ncols=across, **_KEY)
     return figure
 
 
-def _errors(axes: Axes, line: Mapping[float, sweep_means.Mean], color: Any) -> None:
+def _errors(
+    axes: Axes, means: Mapping[Setting, Mean], lines: Mapping[str, list[Setting]], name: str
+) -> None:
     """Means joined in order, with error bars where there is more than one seed."""
-    x, means = sorted(line), [line[at] for at in sorted(line)]
-    error = [0 if math.isnan(mean.error) else mean.error for mean in means]
     style: dict[str, Any] = {"linewidth": 1, "marker": "o", "markersize": 3, "markeredgewidth": 0}
-    bars = {"yerr": error, "elinewidth": 0.8, "capsize": 2, "capthick": 0.8} if any(error) else {}
-    axes.errorbar(x, [mean.value for mean in means], color=color, **style, **bars)
+    caps: dict[str, Any] = {"elinewidth": 0.8, "capsize": 2, "capthick": 0.8}
+    for settings, colour in zip(lines.values(), _colours(len(lines)), strict=True):
+        line = {getattr(s, name): means[s] for s in settings if s in means}
+        error = np.nan_to_num([mean.error for mean in line.values()])  # one seed has none
+        bars = {"yerr": error, **caps} if error.any() else {}
+        y = [mean.value for mean in line.values()]
+        axes.errorbar([*line], y, color=colour, **style, **bars)
+
+
+def _all_units(axes: Axes, most: int) -> None:
+    """As many active units as there are, as far as the panel goes."""
+    limits, every = axes.get_ylim(), np.linspace(0, most, 201)
+    dashed: dict[str, Any] = {"color": "#777777", "linewidth": 0.6, "linestyle": "--", "zorder": 1}
+    axes.plot(every, every, scalex=False, scaley=False, gid="all units", **dashed)
+    axes.set_ylim(limits)
 
 
 def _value_axis(axes: Axes, values: list[float], name: str) -> None:
@@ -119,14 +133,15 @@ def _value_axis(axes: Axes, values: list[float], name: str) -> None:
         # Nought has a place too, one decade below the least of the others.
         scale = {"value": "log"} if values[0] > 0 else {"value": "symlog", "linthresh": positive[0]}
         axes.set_xscale(**scale)
-    axes.set_xticks(values, [f"{v:g}" for v in values])
-    axes.xaxis.set_minor_locator(NullLocator())
-    last = -math.inf
-    for value, text in zip(values, axes.get_xticklabels(), strict=True):
+    axes.get_xlim()  # which settles where the values are
+    texts, last = [], -math.inf
+    for value in values:
+        half = (len(f"{value:g}") + 0.5) * _CHARACTER / 2
         at = axes.transData.transform((value, 0))[0]
-        half = (len(text.get_text()) + 0.5) * _CHARACTER / 2
-        text.set_visible(at - half >= last)
-        last = at + half if text.get_visible() else last
+        texts.append(f"{value:g}" if at - half >= last else "")
+        last = at + half if texts[-1] else last
+    axes.set_xticks(values, texts)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("β" if name == "beta" else "latent dimension", fontsize=_NORMAL, labelpad=2)
 
 
@@ -152,12 +167,7 @@ def kl_heat_map(rows: Sequence[Row], each: bool = False) -> Figure:
     axes.set_yticks(range(len(lines)), [*lines])
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, steps=(1, 2, 5, 10), min_n_ticks=1))
     axes.set_xlabel("unit, by its KL", fontsize=_NORMAL, labelpad=2)
-    bar = figure.colorbar(image, cax=axes.inset_axes((1 + 20 / width, 0, 20 / width, 1)))
-    bar.ax.tick_params(labelsize=_SMALL, width=0.5, length=2, pad=2)
-    bar.ax.yaxis.set_major_formatter("{x:g}")
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.outline.set_linewidth(0.5)
-    bar.set_label("KL (nats)", fontsize=_NORMAL)
+    _colour_bar(figure, image, axes.inset_axes((1 + 20 / width, 0, 20 / width, 1)))
     _note(figure, rows)
     return figure
 
@@ -170,6 +180,15 @@ def _cells(axes: Axes, table: Float[np.ndarray, "rows units"]) -> AxesImage:
     style: dict[str, Any] = {"aspect": "auto", "interpolation": "none", "extent": extent}
     axes.spines[:].set_visible(False)
     return axes.imshow(table, cmap=colours, norm=scale, **style)
+
+
+def _colour_bar(figure: Figure, image: AxesImage, place: Axes) -> None:
+    bar = figure.colorbar(image, cax=place, extend="min")  # its lowest colour is of all below
+    place.tick_params(labelsize=_SMALL, width=0.5, length=2, pad=2)
+    place.yaxis.set_major_formatter("{x:g}")
+    place.yaxis.set_minor_locator(NullLocator())
+    bar.outline.set_linewidth(0.5)
+    bar.set_label("KL (nats)", fontsize=_NORMAL)
 
 
 def _unit_lines(rows: Sequence[Row], each: bool) -> dict[str, tuple[np.ndarray, float]]:
@@ -223,8 +242,9 @@ def sheet_of(tiles: Mapping[str, Images], gap: int = 1, cols: int | None = None)
     axes.imshow(page, aspect="auto", extent=extent, interpolation=smooth)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+    font = min(_SMALL, _SMALL * (scale * w + _SPACE) / _CHARACTER / (1 + max(map(len, tiles))))
     for name, sheet, (top, left) in zip(tiles, sheets, corners, strict=True):
-        place = {"ha": "center", "va": "bottom", "fontsize": _SMALL}
+        place: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": font}
         axes.text(left + sheet.shape[1] / 2, top - 6 / scale, name, **place)
     return figure
 
@@ -246,11 +266,6 @@ def _colours(count: int) -> list:
     """Blue for one; for more, a scale from dark to light."""
     scale = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, count))
     return [_BLUE] if count == 1 else [*scale]
-
-
-def _name(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=_NORMAL, labelpad=2)
-    axes.set_ylabel(y, fontsize=_NORMAL, labelpad=2)
 
 
 def _note(figure: Figure, rows: Sequence[Row], corner: Literal["top", "bottom"] = "top") -> None:
