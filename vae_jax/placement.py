@@ -76,7 +76,7 @@ class Label(NamedTuple):
 
     text: str
     points: Points
-    ways: tuple[int, ...]  # where from a point, the best first; () is on it
+    ways: tuple[int, ...]  # from a point, the best first; () is on it
     style: dict[str, Any]
 
 
@@ -98,6 +98,6 @@ def write(axes: Axes, labels: list[Label], solid: Boxes, lines: Boxes) -> None:
         text.set_position((float(x), float(y)))
         near = at[np.argmin(np.hypot(*(at - centre).T))]
         edge = centre + np.clip(near - centre, -np.array(size) / 2, np.array(size) / 2)
-        if label.ways and np.hypot(*(near - edge)) > _GAPS[1] + 4:
+        if label.ways == ANYWHERE and np.hypot(*(near - edge)) > _GAPS[1] + 4:
             leader = axes.transData.inverted().transform([near, edge])
             axes.plot(*leader.T, color="black", linewidth=0.3, zorder=1.5, gid="leader")

@@ -110,12 +110,13 @@ def elbo_lines(axes: Axes, entropy: float | None) -> list[Label]:
 
 def bound(axes: Axes, entropy: float) -> tuple[Label, Boxes]:
     """Shades what no model reaches, R < H − D; returns the label of its edge, and the edge."""
-    x, bottom = np.array(axes.get_xlim()), axes.get_ylim()[0]
+    x, (bottom, top) = np.array(axes.get_xlim()), axes.get_ylim()
     axes.fill_between(x, entropy - x, bottom, color="#DDDDDD", linewidth=0, zorder=0.4)
     style: dict[str, Any] = {"color": "black", "linewidth": 0.8, "zorder": 0.7, "gid": "bound"}
     edge = curve(axes, np.stack([x, entropy - x], axis=1), **style)
-    text = {"fontsize": _SMALL, "zorder": 4}
-    return Label("R = H − D", _visible(axes, entropy), (-135, 180, -90, 45), text), edge
+    room = entropy - x[0] - bottom > 0.2 * (top - bottom)  # in what is shaded
+    ways, text = (-135,) if room else (45,), {"fontsize": _SMALL, "zorder": 4}
+    return Label("R = H − D", _visible(axes, entropy), ways, text), edge
 
 
 def _visible(axes: Axes, total: float) -> Points:

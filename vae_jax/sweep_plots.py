@@ -95,8 +95,10 @@ def against(rows: Sequence[Row], name: Literal["latent_dim", "beta"]) -> Figure:
         title += _samples(rows) if quantity == "nll" else ""
         axes.set_title(title, fontsize=_NORMAL, pad=4)
     row[0].set_ylabel("nats per image", fontsize=_NORMAL, labelpad=2)
-    if name == "latent_dim" and values:
-        _all_units(row[-1], values[-1])
+    row[-1].yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
+    row[-1].set_ylim(bottom=0)
+    if name == "latent_dim":
+        _all_units(row[-1], values)
     _note(figure, rows, "bottom")
     if keyed:
         handles: Any = row[0].containers
@@ -118,12 +120,11 @@ def _errors(
         axes.errorbar([*line], y, color=colour, **style, **bars)
 
 
-def _all_units(axes: Axes, most: int) -> None:
-    """As many active units as there are, as far as the panel goes."""
-    limits, every = axes.get_ylim(), np.linspace(0, most, 201)
-    dashed: dict[str, Any] = {"color": "#777777", "linewidth": 0.6, "linestyle": "--", "zorder": 1}
-    axes.plot(every, every, scalex=False, scaley=False, gid="all units", **dashed)
-    axes.set_ylim(limits)
+def _all_units(axes: Axes, values: list[float]) -> None:
+    """As many active units as there are, as far as the others leave room for that."""
+    dashed: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": "--", "zorder": 1}
+    axes.plot(values, values, scaley=False, gid="all units", **dashed)
+    axes.set_title("active units (dashed: all)", fontsize=_NORMAL, pad=4)
 
 
 def _value_axis(axes: Axes, values: list[float], name: str) -> None:
