@@ -321,19 +321,29 @@ def _limits(lines: list[np.ndarray]) -> tuple[float, float]:
     return float(low - margin), float(high + margin)
 
 
-def panels(count: int, aspect: float = 0.8, right: int = 20) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, aspect: float = 0.8, right: int = 20, above: int = 0
+) -> tuple[Figure, list[Axes]]:
     """A row of `count` empty panels across the page, to draw in.
 
-    Each is `aspect` times as high as wide, with `right` dots of room beside it.
+    Each is `aspect` times as high as wide, with `right` dots of room beside it; `above` is what the
+    figure has over the titles.
     """
     each = _PAGE // count
     width = each - 104 - right  # room for tick labels and the axis's name
     height = round(aspect * width)
-    figure = Figure((_PAGE / DPI, (height + 122) / DPI), DPI)
+    figure = Figure((_PAGE / DPI, (height + 122 + above) / DPI), DPI)
     row = [_axes(figure, 104 + i * each, 76, width, height) for i in range(count)]
     for axes in row:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, row
+
+
+def frame(width: int, height: int, margins: tuple[int, ...]) -> tuple[Figure, Axes]:
+    """One empty panel of so many dots; margins left, bottom, right, top."""
+    left, bottom, right, top = margins
+    figure = Figure(((left + width + right) / DPI, (bottom + height + top) / DPI), DPI)
+    return figure, _axes(figure, left, bottom, width, height)
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
@@ -353,12 +363,10 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
 
 def _picture(sheet: np.ndarray, target: int, margins: tuple, span=None) -> tuple[Figure, Axes]:
     """A figure around one picture, about `target` dots wide; margins left, bottom, right, top."""
-    (h, w, _), (left, bottom, right, top) = sheet.shape, margins
+    (h, w, _), room = sheet.shape, _PAGE - margins[0] - margins[2]
     # Whole dots for each pixel as long as the page is wide enough, if need be beyond the target.
-    scale = max(1, target // w) if w <= _PAGE - left - right else (_PAGE - left - right) / w
-    width, height = round(scale * w), round(scale * h)
-    figure = Figure(((left + width + right) / DPI, (bottom + height + top) / DPI), DPI)
-    axes = _axes(figure, left, bottom, width, height)
+    scale = max(1, target // w) if w <= room else room / w
+    figure, axes = frame(round(scale * w), round(scale * h), margins)
     colours = np.broadcast_to(sheet, (h, w, 3))  # through a colour map a byte might change by one
     smooth = "none" if scale >= 1 else "antialiased"
     extent = (*span, *span) if span else (0, w, 0, h)
