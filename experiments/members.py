@@ -78,7 +78,7 @@ class SweepConfig(Config):
 
     @classmethod
     def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> Config:
-        for name, (one, kind, _) in LISTS.items():
+        for name, (one, _, _) in LISTS.items():
             text = given.get(name, type(cls.sweep).__dataclass_fields__[name].default)
             if given.get(name) == "":
                 raise UserError(f"{name} must name at least one value; got ''")

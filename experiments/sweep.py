@@ -56,7 +56,7 @@ def main(program: str, config: SweepConfig) -> int:
             code = perform(group, at_once, stop, label, where if i == 0 else None)
             if code:
                 return code
-        return sweep_results.write(program, config, planned, where, at_once)
+        return sweep_results.write(program, config, planned, where)
 
 
 def check(where: Path) -> None:
@@ -128,8 +128,8 @@ def header(
     job = planned[0].job
     m, (_, total) = job.config.model, job.length
     left = sum(map(len, groups))
-    done = f", {len(planned) - left} done before" if left < len(planned) else ""
-    how = "all at once" if at_once else "one after the other"
+    done = f", {len(planned) - left} of them done" if left < len(planned) else ""
+    how = ("; all at once" if at_once else "; one after the other") if left else ""
     sizes = [len(group) for group in groups]
     parts = f"; {len(groups)} groups, the largest of {max(sizes)}" if len(groups) > 1 else ""
     device = jax.devices()[0]
@@ -138,7 +138,7 @@ def header(
         single.data_line(job.dataset),
         f"model      {m.network} {widths(m)}, {job.config.objective.objective}, "
         f"batch {job.config.training.batch_size}, {total:,} steps",
-        f"members    {len(planned)}{done}: {planned[0].name} … {planned[-1].name}; {how}{parts}",
+        f"members    {len(planned)}{done}: {planned[0].name} … {planned[-1].name}{how}{parts}",
         f"device     {len(jax.devices())} × {device.device_kind}",
         f"directory  {where}",
     ])  # fmt: skip

@@ -32,20 +32,18 @@ GRID = 12  # of a member's manifold
 Row = dict[str, Any]
 
 
-def write(
-    program: str, config: SweepConfig, planned: Sequence[Planned], where: Path, at_once: bool
-) -> int:
+def write(program: str, config: SweepConfig, planned: Sequence[Planned], where: Path) -> int:
     """Writes it all and prints the table; returns the exit code: 1 where every member diverged."""
     rows = [row(member) for member in planned]
     described = planned[0].description | {"settings": config.settings}
     command = shlex.join(["python", "-m", program, *sys.argv[1:]])
     files.write_json(where / "sweep.json", {
-        "command": command, "members_at_once": at_once, **described, "members": rows,
+        "command": command, **described, "members": rows,
     })  # fmt: skip
     with files.replacing(where / "sweep.csv") as temporary, open(temporary, "w") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([row[name] for name in COLUMNS] for row in rows)
     paths = draw(config, planned, rows, where / "figures")
     print(table(rows))
     print(f"figures    {', '.join(path.name for path in paths)} in {where / 'figures'}")

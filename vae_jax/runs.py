@@ -247,7 +247,7 @@ def load(run_dir: str | os.PathLike[str], checkpoint: str = "best") -> Run:
 
 @functools.lru_cache
 def _built(model: ModelConfig, x_shape: tuple[int, ...], c_shape: tuple[int, ...]) -> VAE:
-    """The same functions for every run of a model: what JAX has compiled of them serves them all."""
+    """The same functions for every run of a model, so that what is compiled serves them all."""
     anything = np.zeros(x_shape)  # the trained weights are read
     return build(model, x_shape, c_shape, anything)
 

@@ -217,11 +217,11 @@ def fit(
         state, metrics = run(own, state, data, order, begin - start, count)
         before, at, metrics = at, np.asarray(state.step), jax.device_get(metrics)
         yield {
-            int(i): Progress(
+            i: Progress(
                 stack.state(state, i), int(at[i]), per_epoch, total, int(at[i] - before[i]),
                 {name: float(values[i]) for name, values in metrics.items()},
             )
-            for i in np.flatnonzero(count)
+            for i in np.flatnonzero(count).tolist()
         }  # fmt: skip
         going &= np.isfinite(metrics["loss"])
 
