@@ -47,7 +47,10 @@ def main(program: str, config: SweepConfig) -> int:
     check(where)
     planned = members.plan(config, dataset, where)
     todo = [m for m in planned if m.status in ("new", "started")]
-    with runs.locked(where), Stop(program, resume="") as stop:
+    with contextlib.ExitStack() as locks, Stop(program, resume="") as stop:
+        started_first = sorted(todo, key=lambda m: m.status == "new")  # one in use makes no other
+        for directory in [where, *(m.directory for m in started_first)]:
+            locks.enter_context(runs.locked(directory))
         at_once = bool(todo) and vectorized(config, todo)
         groups = grouped(config, todo, at_once)
         print(header(planned, groups, at_once, where), flush=True)
@@ -148,17 +151,15 @@ def perform(
     group: Sequence[Planned], at_once: bool, stop: Stop, label: str, profile: Path | None
 ) -> int:
     """Trains and evaluates some members; returns the exit code."""
-    with contextlib.ExitStack() as locks:
-        for member in group:
-            locks.enter_context(runs.locked(member.directory))
-            directories.begin(member.directory, member.description)
-        code = train(group, at_once, stop, label, profile)
-        for member in group:
-            if code == 0 and not (member.directory / members.DIVERGED).exists():
-                summary, _ = single.evaluate(member.job, member.directory)
-                print(f"{member.name:<24} elbo {summary['elbo']:.2f}  nll {summary['nll']:.2f}",
-                      flush=True)  # fmt: skip
-        return code
+    for member in group:
+        directories.begin(member.directory, member.description)
+    code = train(group, at_once, stop, label, profile)
+    for member in group:
+        if code == 0 and not (member.directory / members.DIVERGED).exists():
+            summary, _ = single.evaluate(member.job, member.directory)
+            numbers = f"elbo {summary['elbo']:.2f}  nll {summary['nll']:.2f}"
+            print(f"{member.name:<24} {numbers}", flush=True)
+    return code
 
 
 def train(

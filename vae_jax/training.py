@@ -32,9 +32,7 @@ def _adaptive(make: Callable[..., Any]) -> Callable[..., optax.GradientTransform
     return lambda rate, s: make(rate, b1=s.beta1, b2=s.beta2, eps=s.epsilon)
 
 
-def adam_hat(
-    rate: optax.ScalarOrSchedule, b1: float, b2: float, eps: float
-) -> optax.GradientTransformation:
+def adam_hat(rate: Any, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
     """Adam in the order of Kingma & Ba's last paragraph of §2, rate·√(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + ε̂).
 
     As in Caffe and TensorFlow 1. There ε̂ is not corrected for the mean's bias as v is, and damps
