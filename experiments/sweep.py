@@ -47,12 +47,14 @@ def main(program: str, config: SweepConfig) -> int:
     check(where)
     planned = members.plan(config, dataset, where)
     todo = [m for m in planned if m.status in ("new", "started")]
+    at_once = bool(todo) and vectorized(config, todo)
+    groups = grouped(config, todo, at_once)
     with contextlib.ExitStack() as locks, Stop(program, resume="") as stop:
-        started_first = sorted(todo, key=lambda m: m.status == "new")  # one in use makes no other
-        for directory in [where, *(m.directory for m in started_first)]:
+        existing_first = sorted(
+            todo, key=lambda m: not m.directory.exists()
+        )  # none is made in vain
+        for directory in [where, *(m.directory for m in existing_first)]:
             locks.enter_context(runs.locked(directory))
-        at_once = bool(todo) and vectorized(config, todo)
-        groups = grouped(config, todo, at_once)
         print(header(planned, groups, at_once, where), flush=True)
         for i, group in enumerate(groups):
             label = f"group {i + 1} of {len(groups)}, " if len(groups) > 1 else ""
@@ -69,7 +71,8 @@ def check(where: Path) -> None:
     if where.is_dir() and not (where / "sweep.json").exists():
         found = [path for path in where.iterdir() if not path.name.startswith(".")]
         strangers = [path.name for path in found if path.name not in (directories.LOG, "profile")]
-        if strangers and not any((path / "config.json").exists() for path in found):
+        inside = ("config.json", ".lock")  # of a run, and of one that is starting
+        if strangers and not any((path / name).exists() for path in found for name in inside):
             raise UserError(f"run_dir {where} is not empty ({strangers[0]}); give another")
 
 
@@ -238,7 +241,8 @@ def bar(group: Sequence[Planned], steps_done: int) -> tqdm:
 
 def show(shown: tqdm, label: str, progresses: dict[int, training.Progress], batch: int) -> None:
     some = next(iter(progresses.values()))
-    losses = [p.metrics["loss"] for p in progresses.values()]
+    losses = [p.metrics["loss"] for p in progresses.values() if p.finite]
+    loss = f"mean loss {np.mean(losses):.2f}" if losses else "diverged"
     of = f"epoch {some.epoch:.4g}/{some.total_steps / some.steps_per_epoch:g}"
-    shown.set_description_str(f"{label}{of}: mean loss {np.nanmean(losses):.2f}", False)
+    shown.set_description_str(f"{label}{of}: {loss}", False)
     shown.update(sum(p.chunk for p in progresses.values()) * batch)
