@@ -89,6 +89,11 @@ class Config:
     training: TrainConfig = TrainConfig()
     run: RunConfig = RunConfig()
 
+    @classmethod
+    def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> "Config":
+        """From --model, --preset and the flags given beside them, by name."""
+        return assemble(cls, resolve(model, preset, given))
+
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """Every setting, by topic, as config.json holds it."""
@@ -168,7 +173,7 @@ def parse(
         example = f"--{name}={field.default}"
         raise UserError(f"flags start with --, such as {example}; got {rest[0]!r}")
     if issubclass(config, Config):
-        given = resolve(str(values["model"].value), str(values["preset"].value), given)
+        return config.of_flags(str(values["model"].value), str(values["preset"].value), given)
     return assemble(config, given)
 
 

@@ -24,8 +24,13 @@ GROWING = {"epochs", "steps"}  # and those that may only grow
 
 
 def default(config: Config, dataset: data.Dataset) -> Path:
-    """runs/NAME; the hash leaves out how long to train and what is measured, so that a longer run
-    finds the shorter one to resume.
+    """runs/<data set>-z<latent_dim>-<hash>; see `named`."""
+    return named(f"{dataset.name}-z{config.model.latent_dim}", config, dataset)
+
+
+def named(name: str, config: Config, dataset: data.Dataset) -> Path:
+    """runs/<name>-<hash>; the hash leaves out how long to train and what is measured, so that a
+    longer run finds the shorter one to resume.
     """
     sections = {name: s for name, s in config.settings.items() if name != "run"}
     deciding = {
@@ -33,7 +38,7 @@ def default(config: Config, dataset: data.Dataset) -> Path:
         for topic, section in sections.items()
     }
     deciding["data"]["dataset"] = dataset.name
-    return Path("runs") / runs.directory_name(dataset.name, config.model.latent_dim, deciding)
+    return Path("runs") / runs.directory_name(name, deciding)
 
 
 def recorded(config: dict[str, Any], data_dir: str, where: str) -> data.Dataset:

@@ -108,15 +108,18 @@ def strip(figure: Figure, groups: Mapping[str, Images], box: tuple[int, int, int
         left += side * (sheet.shape[1] + space)
 
 
-def panels(count: int, aspect: float = 0.8, right: int = 20) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, aspect: float = 0.8, right: int = 20, above: int = 0
+) -> tuple[Figure, list[Axes]]:
     """A row of `count` empty panels across the page, to draw in.
 
-    Each is `aspect` times as high as wide, with `right` dots of room beside it.
+    Each is `aspect` times as high as wide, with `right` dots of room beside it; `above` is what the
+    figure has over the titles.
     """
     each = PAGE // count
     width = each - 104 - right  # room for tick labels and the axis's name
     height = round(aspect * width)
-    figure = Figure((PAGE / DPI, (height + 122) / DPI), DPI)
+    figure = Figure((PAGE / DPI, (height + 122 + above) / DPI), DPI)
     row = [axes_at(figure, 104 + i * each, 76, width, height) for i in range(count)]
     for axes in row:
         axes.spines[["top", "right"]].set_visible(False)

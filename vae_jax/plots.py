@@ -25,6 +25,7 @@ from vae_jax.canvas import (
     animate,
     axes_at,
     coloured,
+    frame,
     panels,
     picture,
     save,
@@ -43,6 +44,7 @@ from vae_jax.latent_plots import (
 from vae_jax.posterior_plots import posterior
 
 __all__ = [
+    "DPI",
     "KINDS",
     "animate",
     "coloured",
@@ -50,6 +52,7 @@ __all__ = [
     "curves",
     "decoded",
     "encodings",
+    "frame",
     "latents",
     "manifold",
     "manifold_grid",

@@ -9,6 +9,7 @@ figures/
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -49,10 +50,10 @@ CONFIGS = {
 # The directory
 
 
-def directory_name(dataset: str, latent_dim: int, settings: Any) -> str:
-    """Data set, latent dimension and a hash of the settings that decide the numbers."""
+def directory_name(name: str, settings: Any) -> str:
+    """A name and a hash of the settings that decide the numbers."""
     text = json.dumps(settings, sort_keys=True)
-    return f"{dataset}-z{latent_dim}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager
@@ -197,11 +198,17 @@ def _model(config: Any, where: Path) -> tuple[VAE, Condition, Params]:
         condition = conditions.make(
             model.condition, x_shape, config["dataset"].get("num_classes", 0)
         )
-        anything = np.zeros(condition.x_shape)  # the trained weights are read
-        vae = build(model, condition.x_shape, condition.c_shape, anything)
+        vae = _built(model, condition.x_shape, condition.c_shape)
         return vae, condition, jax.eval_shape(vae.init, jax.random.key(0))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{where} does not describe a run: {error!r}") from error
+
+
+@functools.lru_cache
+def _built(model: ModelConfig, x_shape: tuple[int, ...], c_shape: tuple[int, ...]) -> VAE:
+    """The same functions for every run of a model, so that what is compiled serves them all."""
+    anything = np.zeros(x_shape)  # the trained weights are read
+    return build(model, x_shape, c_shape, anything)
 
 
 def _load_params(directory: Path, checkpoint: str, like: Params) -> tuple[Params, dict[str, Any]]:
