@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vae_jax import streaming, training
 from vae_jax.batches import epoch_order
@@ -128,9 +128,11 @@ def fit_in_turn(
 # All at once
 
 
-def member_mesh() -> Mesh:
-    """The devices that the members are shared out to."""
-    return Mesh(np.array(jax.devices()), (AXIS,))
+def member_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """The devices, by default all, that the members are shared out to; batches are not."""
+    devices = jax.devices() if devices is None else devices
+    types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((len(devices), 1), (AXIS, "data"), axis_types=types, devices=devices)
 
 
 class Stack:
@@ -141,7 +143,7 @@ class Stack:
     def __init__(self, program: Program, members: Sequence[Member], num_images: int, mesh: Mesh):
         self.program, self.num_images, self.mesh = program, num_images, mesh
         self.latent_dim = max(member.latent_dim for member in members)
-        self.members = [*members, *[members[-1]] * (-len(members) % mesh.size)]
+        self.members = [*members, *[members[-1]] * (-len(members) % mesh.shape[AXIS])]
         dims = {member.latent_dim: member for member in members}
         self.shapes = {
             k: jax.eval_shape(partial(program.start, m, num_images)) for k, m in dims.items()
@@ -185,7 +187,8 @@ class Stack:
         each, shared = PartitionSpec(AXIS), PartitionSpec()
         spread = jax.shard_map(
             jax.vmap(steps, in_axes=(0, 0, None, 0, 0, 0)), mesh=self.mesh,
-            in_specs=(each, each, shared, each, each, each), out_specs=each, check_vma=False,
+            in_specs=(each, each, shared, each, each, each), out_specs=each,
+            axis_names={AXIS}, check_vma=False,
         )  # fmt: skip
         return partial(jax.jit(spread, donate_argnums=1), self.own)
 
