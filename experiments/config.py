@@ -42,6 +42,10 @@ class RunConfig:
     run_dir: str = setting("", "where to write; by default runs/<data set>-z<latent_dim>-<hash>")
     resume: bool = setting(False, "go on from the last checkpoint in the run directory, if any")
     eval_every: int = setting(1, "evaluate and save this often", unit="epochs", at_least=1)
+    keep_checkpoints: int = setting(
+        0, "keep the weights this often, for experiments.plot's animation; 0 keeps only the best",
+        unit="epochs", at_least=0,
+    )  # fmt: skip
     nll_samples: int = setting(
         500, "importance samples an image for the test NLL", unit="samples", at_least=1
     )
@@ -87,6 +91,11 @@ class Config:
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainConfig = TrainConfig()
     run: RunConfig = RunConfig()
+
+    @classmethod
+    def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> "Config":
+        """From --model, --preset and the flags given beside them, by name."""
+        return assemble(cls, resolve(model, preset, given))
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -167,7 +176,7 @@ def parse(
         example = f"--{name}={field.default}"
         raise UserError(f"flags start with --, such as {example}; got {rest[0]!r}")
     if issubclass(config, Config):
-        given = resolve(str(values["model"].value), str(values["preset"].value), given)
+        return config.of_flags(str(values["model"].value), str(values["preset"].value), given)
     return assemble(config, given)
 
 

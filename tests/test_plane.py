@@ -149,7 +149,7 @@ def test_areas_go_as_the_variances():
     figure = plane_plots.decoder(x, z, np.zeros((3, 2)), scale)
     ellipses = figure.axes[0].collections[1]
     figure.savefig(io.BytesIO(), format="png")
-    half_axes = np.stack([ellipses.get_transforms()[:, i, i] for i in (0, 1)], axis=1)
+    half_axes = np.asarray(ellipses.get_transforms())[:, [0, 1], [0, 1]]
     np.testing.assert_allclose(half_axes, 2 * scale, rtol=1e-6)
     np.testing.assert_array_equal(ellipses.get_array(), z)
     assert figure.axes[1].get_ylabel() == "z"

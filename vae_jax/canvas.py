@@ -4,8 +4,11 @@ Images are [n, h, w, c], values in [0, 1] or uint8 in 0..255, with c = 1 or 3. A
 white and 0 is black whatever the data set: every image is shown as it is stored.
 """
 
+import dataclasses
+import io
 import os
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from jaxtyping import Bool, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from vae_jax.files import replacing
 
@@ -76,7 +80,7 @@ def picture(sheet: np.ndarray, target: int, margins: tuple, span=None) -> tuple[
     return figure, axes
 
 
-def axes_at(figure: Figure, left: int, bottom: int, width: int, height: int) -> Axes:
+def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
     """Axes at a place given in dots from the lower left corner of the figure."""
     across, up = figure.get_size_inches() * DPI
     axes = figure.add_axes((left / across, bottom / up, width / across, height / up))
@@ -85,15 +89,37 @@ def axes_at(figure: Figure, left: int, bottom: int, width: int, height: int) -> 
     return axes
 
 
-def panels(count: int, aspect: float = 0.8, right: int = 20) -> tuple[Figure, list[Axes]]:
+def strip(figure: Figure, groups: Mapping[str, Images], box: tuple[int, int, int, int]) -> None:
+    """One row of images in a figure, a space between the groups and each group's name below.
+
+    box: left, bottom, and the most width and height, in dots.
+    """
+    left, bottom, width, height = box
+    sheets = {name: tile(images, 1, len(images), gap=1) for name, images in groups.items()}
+    space = next(iter(sheets.values())).shape[0] // 2
+    across = sum(sheet.shape[1] + space for sheet in sheets.values()) - space
+    side = min(width / across, *(height / len(sheet) for sheet in sheets.values()))  # of a pixel
+    for name, sheet in sheets.items():
+        axes = axes_at(figure, left, bottom, side * sheet.shape[1], side * len(sheet))
+        axes.imshow(np.broadcast_to(sheet, (*sheet.shape[:2], 3)), aspect="auto")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel(name, fontsize=SMALL, labelpad=3)
+        left += side * (sheet.shape[1] + space)
+
+
+def panels(
+    count: int, aspect: float = 0.8, right: int = 20, above: int = 0
+) -> tuple[Figure, list[Axes]]:
     """A row of `count` empty panels across the page, to draw in.
 
-    Each is `aspect` times as high as wide, with `right` dots of room beside it.
+    Each is `aspect` times as high as wide, with `right` dots of room beside it; `above` is what the
+    figure has over the titles.
     """
     each = PAGE // count
     width = each - 104 - right  # room for tick labels and the axis's name
     height = round(aspect * width)
-    figure = Figure((PAGE / DPI, (height + 122) / DPI), DPI)
+    figure = Figure((PAGE / DPI, (height + 122 + above) / DPI), DPI)
     row = [axes_at(figure, 104 + i * each, 76, width, height) for i in range(count)]
     for axes in row:
         axes.spines[["top", "right"]].set_visible(False)
@@ -128,3 +154,41 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     settings: Any = {"pdf.fonttype": 42, "svg.hashsalt": "vae_jax"}
     with _SAVING, matplotlib.rc_context(settings), replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=metadata[path.suffix])
+
+
+def animate(figures: Sequence[Figure], path: str | os.PathLike, seconds: float = 0.25) -> None:
+    """Writes the figures, all of one size, as a GIF that goes round, `seconds` to each.
+
+    The last one stays for eight times as long.
+    """
+    path = Path(path)
+    if path.suffix != ".gif" or not figures:
+        raise ValueError(f"an animation is at least one figure in a .gif; got {path.name!r}")
+    frames = []
+    for figure in figures:
+        page = io.BytesIO()
+        figure.savefig(page, format="png", dpi=DPI)
+        # One palette for black text and grey images; colours where there are some.
+        frames.append(Image.open(page).convert("RGB").quantize(64, dither=Image.Dither.NONE))
+    milliseconds = [round(1000 * seconds)] * (len(frames) - 1) + [round(8000 * seconds)]
+    with replacing(path) as temporary:
+        frames[0].save(
+            temporary, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A picture as a notebook shows it where it is a cell's last line."""
+
+    png: bytes = dataclasses.field(repr=False)
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
+def show(figure: Figure, dpi: float = DPI) -> Shown:
+    """The figure for a notebook, which keeps it: a smaller `dpi` keeps fewer bytes."""
+    page = io.BytesIO()
+    figure.savefig(page, format="png", dpi=dpi, metadata={"Software": None})
+    return Shown(page.getvalue())

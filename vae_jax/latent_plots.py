@@ -3,7 +3,7 @@
 Latents are drawn in one of two frames, and every picture says which. "quantile" spaces an axis by
 the Gaussian CDF Φ: the prior N(0, I) is uniform on the unit square, and the manifold is decoded at
 Φ⁻¹((i + ½)/n) (Kingma and Welling, "Auto-encoding variational Bayes", 2014, figure 4). "linspace"
-spaces it evenly in z, from −3 to 3.
+spaces it evenly in z, from −3 to 3 or −`high` to `high`.
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Num
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vae_jax.canvas import (
     DPI,
@@ -21,6 +22,7 @@ from vae_jax.canvas import (
     NORMAL,
     PAGE,
     PALETTE,
+    TICKING,
     TITLE,
     TRAIN,
     VALID,
@@ -33,9 +35,10 @@ from vae_jax.canvas import (
 
 Kind = Literal["quantile", "linspace"]
 
-_LEFT, _RIGHT, _PANEL = 90, 724, 540  # the two latent panels, in dots
-_SPAN = {"quantile": (0.0, 1.0), "linspace": (-3.0, 3.0)}  # of an axis, as it is drawn
-_TICKS = {"quantile": (-2, -1, -0.5, 0, 0.5, 1, 2), "linspace": (-3, -2, -1, 0, 1, 2, 3)}
+LEFT, RIGHT, PANEL = 90, 724, 540  # the two latent panels, in dots
+KINDS = ("quantile", "linspace")
+NAMES = ("z₁", "z₂")
+_QUANTILES = (-2, -1, -0.5, 0, 0.5, 1, 2)  # ticks of the "quantile" frame
 _PHI = np.vectorize(NormalDist().cdf, otypes=[float])
 
 
@@ -44,35 +47,45 @@ def manifold_grid(n: int, kind: Kind, low: float = -3.0, high: float = 3.0) -> n
 
     "quantile" is Φ⁻¹((i + ½)/n), i = 0..n−1; "linspace" is n even steps from `low` to `high`.
     """
-    if n < 2 or kind not in _SPAN:
-        raise ValueError(f"a grid is {' or '.join(_SPAN)}, with n ≥ 2; got {kind!r}, {n}")
+    if n < 2 or kind not in KINDS:
+        raise ValueError(f"a grid is {' or '.join(KINDS)}, with n ≥ 2; got {kind!r}, {n}")
     if kind == "linspace":
         return np.linspace(low, high, n)
     return np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
 
 
-def manifold_latents(n: int, kind: Kind = "quantile") -> Float[np.ndarray, "tiles 2"]:
+def manifold_latents(
+    n: int, kind: Kind = "quantile", high: float = 3.0
+) -> Float[np.ndarray, "tiles 2"]:
     """The latents (z₁, z₂), [n·n, 2], to decode, in the order of the picture's tiles.
 
     Rows run from the top, where z₂ is largest, to the bottom; within a row z₁ rises.
     """
-    grid = manifold_grid(n, kind)
+    grid = manifold_grid(n, kind, -high, high)
     return np.stack([np.tile(grid, n), np.repeat(grid[::-1], n)], axis=1)
 
 
-def manifold(images: Images, kind: Kind = "quantile") -> Figure:
-    """The images [n·n, h, w, c] decoded at `manifold_latents(n, kind)`, without gaps.
+def manifold(
+    images: Images,
+    kind: Kind = "quantile",
+    *,
+    high: float = 3.0,
+    names: tuple[str, ...] = NAMES,
+    note: str = "",
+) -> Figure:
+    """The images [n·n, h, w, c] decoded at `manifold_latents(n, kind, high)`, without gaps.
 
-    The ticks give z: the centre of a tile lies at the latent that it was decoded from.
+    The ticks give z: the centre of a tile lies at the latent that it was decoded from. `note`
+    stands above, before the rule of the grid.
     """
     n = math.isqrt(len(images))
-    sheet, grid = tile(images, n, n), manifold_grid(n, kind)
+    sheet, grid = tile(images, n, n), manifold_grid(n, kind, -high, high)
     half = (grid[1] - grid[0]) / 2  # an end tile goes on for as much beyond its centre
-    span = _SPAN[kind] if kind == "quantile" else (grid[0] - half, grid[-1] + half)
+    span = extent(kind) if kind == "quantile" else (grid[0] - half, grid[-1] + half)
     figure, axes = picture(sheet, 560, (100, 72, 14, 46), span)
-    _latent_axes(axes, kind, ("z₁", "z₂"))
-    rule = f"Φ⁻¹((i + ½)/{n})" if kind == "quantile" else f"linspace(−3, 3, {n})"
-    axes.set_title(f"grid {rule}", **TITLE)
+    latent_axes(axes, kind, names, high)
+    rule = f"Φ⁻¹((i + ½)/{n})" if kind == "quantile" else f"linspace(−{high:g}, {high:g}, {n})"
+    axes.set_title(f"{note}{note and ' · '}grid {rule}", **TITLE)
     return figure
 
 
@@ -81,7 +94,8 @@ def latents(
     labels: Num[np.ndarray, "labels"],
     *,
     kind: Kind = "quantile",
-    names: tuple[str, ...] = ("z₁", "z₂"),
+    high: float = 3.0,
+    names: tuple[str, ...] = NAMES,
 ) -> Figure:
     """Posterior means by label, beside their density, in the frame of the manifold.
 
@@ -93,19 +107,19 @@ def latents(
     dim = means.shape[1]
     if dim not in (1, 2) or len(labels) not in (0, len(means)):
         raise ValueError(f"means [N, 1 or 2] and N or 0 labels; got {means.shape}, {labels.shape}")
-    points = _PHI(means) if kind == "quantile" else means
-    low, high = _SPAN[kind]
-    outside = np.sum(~np.all((points >= low) & (points <= high), axis=1))  # NaN is outside
+    points = framed(means, kind)
+    low, top = extent(kind, high)
+    outside = np.sum(~np.all((points >= low) & (points <= top), axis=1))  # NaN is outside
     # Divisors of the panel's side; where there are enough, four points for each cell of a square.
     bins = next((b for b in (60, 45, 30, 20) if 4 * b * b <= len(points)), 12)
-    width = PAGE if dim == 2 else _RIGHT + _PANEL + 20
-    figure = Figure((width / DPI, (_PANEL + 132) / DPI), DPI)
-    left, right = (axes_at(figure, start, 76, _PANEL, _PANEL) for start in (_LEFT, _RIGHT))
+    width = PAGE if dim == 2 else RIGHT + PANEL + 20
+    figure = Figure((width / DPI, (PANEL + 132) / DPI), DPI)
+    left, right = (axes_at(figure, start, 76, PANEL, PANEL) for start in (LEFT, RIGHT))
     draw = _plane if dim == 2 else _line
-    draw(left, right, points, labels, np.linspace(low, high, bins + 1))
+    draw(left, right, points, labels, np.linspace(low, top, bins + 1))
     for axes in (left, right):
-        axes.set_xlim(low, high)
-        _latent_axes(axes, kind, names[:dim])
+        axes.set_xlim(low, top)
+        latent_axes(axes, kind, names[:dim], high)
     title = f"density of {'Φ(z)' if kind == 'quantile' else 'z'} · {len(points):,} points"
     title += f", {outside:,} outside" if outside else ""
     right.set_title(title, **TITLE)
@@ -114,7 +128,7 @@ def latents(
 
 def _plane(left, right, points, labels, edges) -> None:
     """Two latents: dots coloured by label, and their histogram."""
-    _dots(left, points, labels)
+    dots(left, points, labels)
     left.set_ylim(edges[0], edges[-1])
     counts = np.histogram2d(*points.T, bins=(edges, edges))[0].T
     density = counts / len(points) / (edges[1] - edges[0]) ** 2
@@ -122,7 +136,7 @@ def _plane(left, right, points, labels, edges) -> None:
     style = {"cmap": "Blues", "vmin": 0, "vmax": top, "interpolation": "none", "origin": "lower"}
     image = right.imshow(density, extent=2 * (edges[0], edges[-1]), **style)
     cut = "max" if density.max() > top else "neither"
-    colour_bar(image, (_RIGHT + _PANEL + 14, 76, 14, _PANEL), extend=cut)
+    colour_bar(image, (RIGHT + PANEL + 14, 76, 14, PANEL), extend=cut)
 
 
 def _line(left, right, points, labels, edges) -> None:
@@ -137,7 +151,7 @@ def _line(left, right, points, labels, edges) -> None:
         left.set_title("each label to its own height", **TITLE)
     else:
         height = labels if len(labels) else np.arange(len(z))
-        _dots(left, np.stack([z, height], axis=1), labels)
+        dots(left, np.stack([z, height], axis=1), labels)
         left.tick_params(left=len(labels) > 0, labelleft=len(labels) > 0)
     left.set_ylabel("label" if len(labels) else "one dot each", fontsize=NORMAL, labelpad=2)
     density = np.histogram(z, edges)[0] / len(z) / np.diff(edges)
@@ -149,7 +163,7 @@ def _line(left, right, points, labels, edges) -> None:
     right.legend(**KEY)
 
 
-def _dots(axes, points, labels) -> None:
+def dots(axes, points, labels) -> None:
     """One dot for each point, coloured by its label, and the key to the colours above."""
     order = np.random.default_rng(0).permutation(len(points))  # no class lies on top
     labels = labels if len(labels) else np.zeros(len(points))
@@ -160,7 +174,9 @@ def _dots(axes, points, labels) -> None:
     dots = axes.scatter(*points[order].T, s=size, c=(codes if few else labels)[order], **colours)
     dots.set(linewidths=0, rasterized=True)  # a PDF of so many vectors would be slow
     if not few:
-        place = (_LEFT, 84 + _PANEL, _PANEL, 10)
+        corners = axes.get_position().extents * np.tile(axes.figure.bbox.size, 2)
+        left, _, right, top = map(round, corners)
+        place = (left, top + 8, right - left, 10)
         colour_bar(dots, place, orientation="horizontal", ticklocation="top")
     elif len(classes) > 1:
         marks, _ = dots.legend_elements(num=None, size=4, markeredgewidth=0, alpha=1)
@@ -169,11 +185,26 @@ def _dots(axes, points, labels) -> None:
         axes.legend(marks, [f"{k:g}" for k in classes], **place, **tight, **KEY)
 
 
-def _latent_axes(axes, kind: Kind, names: tuple[str, ...]) -> None:
+def extent(kind: Kind, high: float = 3.0) -> tuple[float, float]:
+    """Of an axis, as it is drawn."""
+    return (0.0, 1.0) if kind == "quantile" else (-high, high)
+
+
+def framed(z: np.ndarray, kind: str) -> np.ndarray:
+    return _PHI(z) if kind == "quantile" else z
+
+
+def latent_axes(axes, kind: Kind, names: tuple[str, ...], high: float = 3.0) -> None:
     """Ticks at round values of z, wherever the frame puts them, on one axis or both."""
-    places = _PHI(_TICKS[kind]) if kind == "quantile" else _TICKS[kind]
+    even = np.array(MaxNLocator(**TICKING).tick_values(-high, high))
+    ticks = np.array(_QUANTILES) if kind == "quantile" else even[np.abs(even) <= high]
+    for axis, _ in zip((axes.xaxis, axes.yaxis), names, strict=False):
+        axis.set_ticks(framed(ticks, kind), [f"{z:g}".replace("-", "−") for z in ticks])
+    name_axes(axes, names)
+
+
+def name_axes(axes, names: tuple[str, ...]) -> None:
     for axis, name in zip((axes.xaxis, axes.yaxis), names, strict=False):
-        axis.set_ticks(places, [f"{z:g}".replace("-", "−") for z in _TICKS[kind]])
         axis.set_label_text(name, fontsize=NORMAL)
         axis.labelpad = 2
     if len(names) == 2:
@@ -205,10 +236,11 @@ def encodings(
             axes.set(xticks=[], yticks=[])
         plane = axes_at(figure, middle, bottom, side, side)
         for points, size, colour in ((cloud, 1, "0.75"), (z, 3, VALID)):
-            points = _PHI(points) if kind == "quantile" else points
-            plane.scatter(*points.T, s=size, color=colour, linewidths=0, rasterized=True)
-        plane.set(xlim=_SPAN[kind], ylim=_SPAN[kind])
-        _latent_axes(plane, kind, ("z₁", "z₂"))
+            plane.scatter(
+                *framed(points, kind).T, s=size, color=colour, linewidths=0, rasterized=True
+            )
+        plane.set(xlim=extent(kind), ylim=extent(kind))
+        latent_axes(plane, kind, NAMES)
     titles = ("input", "reconstruction", "draws of q(z|x)")
     for axes, text in zip(figure.axes, titles, strict=False):
         axes.set_title(text, **TITLE)

@@ -1,11 +1,11 @@
 """Pictures for a paper: arrays in, a matplotlib figure out.
 
-Here: sheets of images, and curves. Those of latent space are in `latent_plots`, the page and its
-files in `canvas`; all of it goes by the name `plots`.
+Here: sheets of images, and curves. Those of latent space are in `latent_plots` and
+`posterior_plots`, the page and its files in `canvas`; all of it goes by the name `plots`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,23 @@ from vae_jax.canvas import (
     KEY,
     NORMAL,
     PAGE,
+    SMALL,
     TICKING,
     TRAIN,
     VALID,
     Images,
+    animate,
     axes_at,
     coloured,
+    frame,
     panels,
     picture,
     save,
+    show,
     tile,
 )
 from vae_jax.latent_plots import (
+    KINDS,
     decoded,
     encodings,
     latents,
@@ -36,22 +41,30 @@ from vae_jax.latent_plots import (
     manifold_grid,
     manifold_latents,
 )
+from vae_jax.posterior_plots import posterior
 
 __all__ = [
+    "DPI",
+    "KINDS",
+    "animate",
     "coloured",
     "columns",
     "curves",
     "decoded",
     "encodings",
+    "frame",
     "latents",
     "manifold",
     "manifold_grid",
     "manifold_latents",
     "panels",
+    "posterior",
     "reconstructions",
+    "rows",
     "samples",
     "save",
     "sheets",
+    "show",
     "tile",
 ]
 
@@ -74,6 +87,24 @@ def columns(groups: Mapping[str, Images], rows: int) -> Figure:
     """Columns of `rows` images: group by group, row by row, each group under its name."""
     sheets = [tile(x, rows, len(x) // rows, gap=1) for x in groups.values()]
     return _side_by_side(sheets, [*groups], next(iter(groups.values())).shape[2])
+
+
+def rows(groups: Mapping[str, Images], ticks: Sequence[str] = (), axis: str = "") -> Figure:
+    """Rows of as many images each, a name before each row; `ticks` under the columns, and `axis`,
+    what they are.
+    """
+    images = np.concatenate([*groups.values()])
+    cols, (h, w) = len(images) // len(groups), images.shape[1:3]
+    sheet = tile(images, len(groups), cols, gap=1)
+    left, bottom = 24 + 11 * max(map(len, groups)), 10 + 30 * bool(ticks) + 24 * bool(axis)
+    target = min(PAGE - left - 10, 100 * cols)
+    figure, axes = picture(sheet, target, (left, bottom, 10, 10))
+    axes.set_yticks(len(sheet) - h / 2 - (h + 1) * np.arange(len(groups)), [*groups])
+    if ticks:
+        axes.set_xticks(w / 2 + (w + 1) * np.arange(cols), [*ticks])
+    axes.set_xlabel(axis, fontsize=SMALL, labelpad=2)
+    axes.tick_params(left=False, bottom=False)
+    return figure
 
 
 def _side_by_side(sheets: list[np.ndarray], names: list[str], space: int) -> Figure:
