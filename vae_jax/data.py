@@ -34,7 +34,8 @@ from vae_jax.draws import draw_once, hold_out
 from vae_jax.fetch import UnavailableError
 from vae_jax.formats import DataError, Split
 from vae_jax.settings import UserError, setting, validate
-from vae_jax.sources import NAMES, Table
+from vae_jax.sources import NAMES
+from vae_jax.tables import Table
 from vae_jax.types import noun
 
 

@@ -242,18 +242,15 @@ DISCRETE = {
     "categorical": LEVELS,
 }
 
-
 # Those that are densities on the whole line; the others are of pixels, in [0, 1].
 REAL = ("gaussian", "laplace", "student_t")
 
 
 def check(name: str, x: Num[np.ndarray, "n *shape"]) -> None:
-    """Raises UserError where examples x are real numbers, and the likelihood is of pixels."""
+    """UserError where examples x are real numbers and the likelihood is of pixels."""
     if x.dtype != np.uint8 and name not in REAL:
-        raise UserError(
-            f"likelihood must be one of {', '.join(REAL)} for points, which are no pixels in "
-            f"[0, 1]; got {name!r}"
-        )
+        known = ", ".join(REAL)
+        raise UserError(f"likelihood must be one of {known} for points; got {name!r}")
 
 
 def is_probability(name: str, x: Num[np.ndarray, "n *shape"]) -> bool:

@@ -62,7 +62,8 @@ def decoder(
     title = f"p(x|z) at {len(z)} z: means, and two standard deviations"
     figure, axes = _plane(x, title, grey=True, right=130)
     style = {"units": "xy", "offsets": mean, "offset_transform": axes.transData, "cmap": "viridis"}
-    ellipses = EllipseCollection(*(4 * scale.T), np.zeros(len(z)), array=z, alpha=0.4, **style)
+    across, up = 4 * scale.T
+    ellipses = EllipseCollection(across, up, np.zeros(len(z)), array=z, alpha=0.4, **style)
     axes.add_collection(ellipses, autolim=False)
     axes.scatter(*mean.T, s=6, c=z, cmap="viridis", edgecolors="black", linewidths=0.3)
     colour_bar(ellipses, (_LEFT + _SIDE + 20, _BOTTOM, 14, _SIDE), label="z")
