@@ -230,7 +230,7 @@ from test_sweeps import *
 assert len(jax.devices()) == 8
 p = program(steps=2)
 spread = last(sweeps.fit(p, images(), MEMBERS, [None] * 3))
-one = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",))
+one = sweeps.member_mesh(jax.devices()[:1])
 near = last(sweeps.fit(p, images(), MEMBERS, [None] * 3, mesh=one))
 print(max(distance(spread[i].state, near[i].state) for i in range(3)))
 """

@@ -9,17 +9,19 @@ Where `vmap` is slower, the members train one after the other in one program, wh
 seed, KL weight and learning rate as arguments and is compiled once for a latent dimension.
 """
 
+import dataclasses
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vae_jax import streaming, training
 from vae_jax.batches import epoch_order
@@ -55,8 +57,9 @@ class Program(NamedTuple):
     prepare: Prepare
 
     def of(self, member: Member) -> TrainConfig:
-        own = {"learning_rate": member.learning_rate, "seed": member.seed}
-        return self.config.__class__(**{**vars(self.config), **own})
+        return dataclasses.replace(
+            self.config, learning_rate=member.learning_rate, seed=member.seed
+        )
 
     def start(self, member: Member, num_images: int) -> TrainState:
         return training.initial_state(self.vae(member.latent_dim), self.of(member), num_images)
@@ -107,19 +110,17 @@ def fit_in_turn(
 ) -> Iterator[dict[int, Progress]]:
     """As `fit`, one member at a time, to its end; arguments as in `training.fit`."""
     total = training.length(program.config, len(jax.tree.leaves(data)[0]))[1]
-    compiled: dict[int, Any] = {}
+
+    @cache
+    def compiled(latent_dim: int) -> Callable[..., Any]:
+        return jax.jit(_steps(program, latent_dim, total, mask=False), donate_argnums=1)
+
     for i, (member, state) in enumerate(zip(members, states, strict=True)):
-        k = member.latent_dim
-        if k not in compiled:
-            compiled[k] = jax.jit(_steps(program, k, total, mask=False), donate_argnums=1)
-        own = values(member, k)
-
-        def run(state: TrainState, key: Any, *inputs: Any) -> Any:
-            return compiled[k](own, state, *inputs)
-
+        run, own = compiled(member.latent_dim), values(member, member.latent_dim)
         for progress in training.fit(
-            program.vae(k), program.objective, data, program.of(member),
-            state=state, chunk=chunk, limit=limit, run=run,
+            program.vae(member.latent_dim), program.objective, data, program.of(member),
+            state=state, chunk=chunk, limit=limit,
+            run=lambda state, key, *inputs: run(own, state, *inputs),
         ):  # fmt: skip
             yield {i: progress}
 
@@ -127,52 +128,69 @@ def fit_in_turn(
 # All at once
 
 
-def member_mesh() -> Mesh:
-    """The devices that the members are shared out to."""
-    return Mesh(np.array(jax.devices()), (AXIS,))
-
-
-def _make_run(program: Program, latent_dim: int, total: int, mask: bool, mesh: Mesh) -> Steps:
-    """`_steps` of all members at once: a loop on each device, none of which waits for another."""
-    steps = jax.vmap(_steps(program, latent_dim, total, mask), in_axes=(0, 0, None, 0, 0, 0))
-    own, shared = PartitionSpec(AXIS), PartitionSpec()
-    specs = (own, own, shared, own, own, own)
-    spread = jax.shard_map(steps, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)
-    return jax.jit(spread, donate_argnums=1)
+def member_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """The devices, by default all, that the members are shared out to; batches are not."""
+    devices = jax.devices() if devices is None else devices
+    types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((len(devices), 1), (AXIS, "data"), axis_types=types, devices=devices)
 
 
 class Stack:
-    """The states of some members as one [members, ...], padded to the largest latent dimension and
-    to a multiple of the devices.
+    """The states of some members as one, [members, ...]: padded to the largest latent dimension,
+    and to a multiple of the devices, each of which holds its members' part.
     """
 
     def __init__(self, program: Program, members: Sequence[Member], num_images: int, mesh: Mesh):
+        self.program, self.num_images, self.mesh = program, num_images, mesh
         self.latent_dim = max(member.latent_dim for member in members)
-        self.members = [*members, *[members[-1]] * (-len(members) % mesh.size)]
+        self.members = [*members, *[members[-1]] * (-len(members) % mesh.shape[AXIS])]
+        dims = {member.latent_dim: member for member in members}
         self.shapes = {
-            m.latent_dim: jax.eval_shape(lambda m=m: program.start(m, num_images)) for m in members
+            k: jax.eval_shape(partial(program.start, m, num_images)) for k, m in dims.items()
         }
-        self.mesh = mesh
-        self.slice = jax.jit(lambda state, i: jax.tree.map(lambda a: a[i], state))
+        self.own = self._put([values(m, self.latent_dim) for m in members])
+        self.order_keys = self._put([training.keys_from_seed(m.seed).order for m in members])
+        self._slice = jax.jit(lambda state, i: jax.tree.map(lambda a: a[i], state))
+        self._orders = jax.jit(jax.vmap(epoch_order, (0, None, None, None)), static_argnums=(2, 3))
 
-    def _sizes(self, member: Member) -> tuple[int, int]:
-        return member.latent_dim, self.latent_dim
-
-    def put(self, trees: Sequence[Any]) -> Any:
-        """One for each member -> stacked, each device with its members' part."""
+    def _put(self, trees: Sequence[Any]) -> Any:
         filled = [*trees, *[trees[-1]] * (len(self.members) - len(trees))]
         where = NamedSharding(self.mesh, PartitionSpec(AXIS))
         return jax.device_put(jax.tree.map(lambda *a: jnp.stack(a), *filled), where)
 
-    def states(self, states: Sequence[TrainState]) -> TrainState:
-        large = self.shapes[self.latent_dim]
-        each = zip(self.members, states, strict=False)
-        return self.put([pad(state, large, self._sizes(m)) for m, state in each])
+    def _sizes(self, member: Member) -> tuple[int, int]:
+        return member.latent_dim, self.latent_dim
+
+    def start(self, states: Sequence[TrainState | None]) -> TrainState:
+        """From the members' own states; from their beginning where there is none."""
+        padded = []
+        for member, state in zip(self.members, states, strict=False):
+            state = self.program.start(member, self.num_images) if state is None else state
+            padded.append(pad(state, self.shapes[self.latent_dim], self._sizes(member)))
+        return self._put(padded)
 
     def state(self, stacked: TrainState, i: int) -> TrainState:
         """The i-th member's own, copied."""
         member = self.members[i]
-        return unpad(self.slice(stacked, i), self.shapes[member.latent_dim], self._sizes(member))
+        return unpad(self._slice(stacked, i), self.shapes[member.latent_dim], self._sizes(member))
+
+    def order(self, epoch: int) -> Any:
+        """Every member's own, [members, steps, batch]."""
+        return self._orders(self.order_keys, epoch, self.num_images, self.program.config.batch_size)
+
+    def make_run(self, total: int) -> Steps:
+        """`training.make_run` for all at once: a loop on each device, and none waits for another.
+
+        (state, data, order, first, count) -> (state, metrics), of data apart all [members, ...].
+        """
+        steps = _steps(self.program, self.latent_dim, total, mask=len(self.shapes) > 1)
+        each, shared = PartitionSpec(AXIS), PartitionSpec()
+        spread = jax.shard_map(
+            jax.vmap(steps, in_axes=(0, 0, None, 0, 0, 0)), mesh=self.mesh,
+            in_specs=(each, each, shared, each, each, each), out_specs=each,
+            axis_names={AXIS}, check_vma=False,
+        )  # fmt: skip
+        return partial(jax.jit(spread, donate_argnums=1), self.own)
 
 
 def fit(
@@ -193,34 +211,21 @@ def fit(
     per_epoch, total = training.length(program.config, num_images)
     mesh = member_mesh() if mesh is None else mesh
     stack = Stack(program, members, num_images, mesh)
-    own = stack.put([values(m, stack.latent_dim) for m in members])
-    order_keys = stack.put([training.keys_from_seed(m.seed).order for m in members])
-    pairs = zip(members, states, strict=True)
-    state = stack.states([program.start(m, num_images) if s is None else s for m, s in pairs])
-    mask = len(stack.shapes) > 1
-    run = _make_run(program, stack.latent_dim, total, mask, mesh)
+    state, run, order = stack.start(states), stack.make_run(total), lru_cache(1)(stack.order)
     data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
-    orders = jax.jit(jax.vmap(epoch_order, (0, None, None, None)), static_argnums=(2, 3))
-
-    at = np.asarray(state.step)
-    going = np.arange(len(at)) < len(members)
-    epoch, order = None, None
+    at, going = np.asarray(state.step), np.arange(len(stack.members)) < len(members)
     for piece in streaming.pieces(int(at.min()), total, per_epoch, chunk, sys.maxsize):
-        if piece.epoch != epoch:
-            epoch, order = piece.epoch, orders(order_keys, piece.epoch, num_images,
-                                               program.config.batch_size)  # fmt: skip
-        start = per_epoch * piece.epoch
-        begin = np.maximum(at, start + piece.first)
-        count = np.where(going, np.maximum(start + piece.first + piece.count - begin, 0), 0)
+        epoch_start = per_epoch * piece.epoch
+        begin = np.maximum(at, epoch_start + piece.first)
+        end = np.where(going, epoch_start + piece.first + piece.count, 0)
+        count = np.maximum(end - begin, 0)
         if not count.any():
             continue
-        state, metrics = run(own, state, data, order, begin - start, count)
+        state, metrics = run(state, data, order(piece.epoch), begin - epoch_start, count)
         before, at, metrics = at, np.asarray(state.step), jax.device_get(metrics)
         yield {
-            i: Progress(
-                stack.state(state, i), int(at[i]), per_epoch, total, int(at[i] - before[i]),
-                {name: float(values[i]) for name, values in metrics.items()},
-            )
+            i: Progress(stack.state(state, i), int(at[i]), per_epoch, total, int(at[i] - before[i]),
+                        {name: float(each[i]) for name, each in metrics.items()})
             for i in np.flatnonzero(count).tolist()
         }  # fmt: skip
         going &= np.isfinite(metrics["loss"])
