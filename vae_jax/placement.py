@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 Points = Float[np.ndarray, "n 2"]
-Boxes = Float[np.ndarray, "n 4"]
+Boxes = Float[np.ndarray, "_ 4"]
 
 # In units of one place further down the list of candidates.
 _COVERS, _CROSSES = 1e4, 3.0
