@@ -12,7 +12,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-Points = Float[np.ndarray, "n 2"]
+Points = Float[np.ndarray, "_ 2"]
 Boxes = Float[np.ndarray, "_ 4"]
 
 # In units of one place further down the list of candidates.
@@ -40,7 +40,7 @@ def settle(
     sizes: list[tuple[float, float]],
     solid: Boxes,
     lines: Boxes,
-    frame: tuple[float, float, float, float],
+    frame: Float[np.ndarray, "4"],
 ) -> Points:
     """The centre of each label, [labels, 2], from its candidates [n, 2], the best first.
 
