@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config import Config
+from experiments.config import Config, fields
 from vae_jax import data, files, runs
 from vae_jax.settings import UserError
 
@@ -127,11 +127,17 @@ def finished(directory: Path, settings: dict[str, dict[str, Any]]) -> bool:
     except (UserError, KeyError, TypeError):
         return False
     return all(
-        value == before.get(topic, {}).get(name)
+        value == _recorded(before, topic, name)
         for topic, section in settings.items()
         for name, value in section.items()
         if name not in FREE
     )
+
+
+def _recorded(settings: dict[str, Any], topic: str, name: str) -> Any:
+    """A setting of a run. One that the run's version did not have: what it now is by default."""
+    known = fields()[name][1].default if name in fields() else "not set"
+    return settings.get(topic, {}).get(name, known)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -139,7 +145,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     found = []
     for topic, section in now["settings"].items():
         for name, value in section.items():
-            was = before["settings"].get(topic, {}).get(name, "not set")
+            was = _recorded(before["settings"], topic, name)
             if name in FREE or value == was:
                 continue
             if name in GROWING and not isinstance(was, str) and value > was:

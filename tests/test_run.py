@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,6 +251,19 @@ def test_a_signal_at_some_moment(tmp_path, long_run, number):
 def test_resume_with_nothing_there_starts_afresh(tmp_path, finished):
     assert run(tmp_path / "r", "--resume") == 0
     assert result(tmp_path / "r") == result(finished)
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(finished, tmp_path, capsys):
+    """What its config.json does not name is what the default now is, and nothing else."""
+    old = tmp_path / "old"
+    shutil.copytree(finished, old)
+    config = json.loads((old / "config.json").read_text())
+    del config["settings"]["run"]["decode_at"], config["settings"]["training"]["clip"]
+    (old / "config.json").write_text(json.dumps(config))
+    assert run(old, "--resume") == 0
+    assert "finished" in capsys.readouterr().out
+    with pytest.raises(UserError, match="clip was 0.0, now 1.0"):
+        run(old, "--resume", "--clip=1")
 
 
 def test_resume_of_a_finished_run_says_so(finished, capsys):
