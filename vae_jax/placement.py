@@ -40,7 +40,7 @@ def settle(
     sizes: list[tuple[float, float]],
     solid: Boxes,
     lines: Boxes,
-    frame: Float[np.ndarray, "4"],
+    frame: Any,
 ) -> Points:
     """The centre of each label, [labels, 2], from its candidates [n, 2], the best first.
 
