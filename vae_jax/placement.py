@@ -12,8 +12,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-Points = Float[np.ndarray, "n 2"]
-Boxes = Float[np.ndarray, "n 4"]
+Points = Float[np.ndarray, "_ 2"]
+Boxes = Float[np.ndarray, "_ 4"]
 
 # In units of one place further down the list of candidates.
 _COVERS, _CROSSES = 1e4, 3.0
@@ -40,7 +40,7 @@ def settle(
     sizes: list[tuple[float, float]],
     solid: Boxes,
     lines: Boxes,
-    frame: tuple[float, float, float, float],
+    frame: Any,
 ) -> Points:
     """The centre of each label, [labels, 2], from its candidates [n, 2], the best first.
 
