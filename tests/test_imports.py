@@ -9,8 +9,8 @@ import vae_jax
 
 LAYERS = [
     {"types", "settings"},
-    {"files", "formats", "sprites", "streaming", "schedules", "conditions"},
-    {"distributions", "convolutions", "gradients", "disentanglement"},
+    {"files", "formats", "sprites", "devices", "schedules", "conditions"},
+    {"distributions", "streaming", "convolutions", "gradients", "disentanglement"},
     {"layers", "pixels", "aggregate", "draws", "fetch", "plots"},
     {"networks", "sources", "batches"},
     {"data", "priors", "posteriors", "likelihoods"},
