@@ -22,25 +22,25 @@ DATA, MEMBER = "data", "member"
 T = TypeVar("T")
 
 
-def mesh(members: int = 1) -> Mesh:
-    """All devices of all processes, in `members` groups that each share out their own batches."""
-    shape = (members, jax.device_count() // members)
-    return jax.make_mesh(shape, (MEMBER, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+def mesh() -> Mesh:
+    """All devices of all processes, along `data`."""
+    types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((1, jax.device_count()), (MEMBER, DATA), axis_types=types)
 
 
 @contextlib.contextmanager
-def everywhere(members: int = 1) -> Iterator[None]:
+def everywhere() -> Iterator[None]:
     """Inside, all devices of all processes compute together."""
     if jax.device_count() == 1:
         yield
     else:
-        with jax.set_mesh(mesh(members)):
+        with jax.set_mesh(mesh()):
             yield
 
 
-def shares(axis: str = DATA) -> int:
-    """Into how many parts an axis is cut where this is called; 1 outside of `everywhere`."""
-    return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+def shares() -> int:
+    """How many devices share out a batch where this is called; 1 outside of `everywhere`."""
+    return jax.sharding.get_abstract_mesh().shape.get(DATA, 1)
 
 
 # Inside a compiled function
@@ -60,7 +60,7 @@ def whole(tree: T) -> T:
 
 
 def _constrained(tree: T, spec: PartitionSpec) -> T:
-    if jax.sharding.get_abstract_mesh().empty:
+    if shares() == 1:
         return tree
     return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, spec), tree)
 
