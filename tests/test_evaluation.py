@@ -1,5 +1,6 @@
 """Numbers about a model agree with what is known exactly."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -336,6 +337,31 @@ def test_the_command_evaluates_a_run(trained):
     np.testing.assert_allclose(-saved["log_p"].mean(), result["nll"], rtol=1e-5)
 
 
+def test_a_data_set_is_scored_by_its_own_factors_that_vary(trained):
+    from experiments import evaluate
+    from vae_jax import runs
+
+    run = runs.load(trained / "run")
+    own = np.stack([np.zeros(6), np.arange(6), np.ones(6)], axis=1).astype(np.int32)
+    nothing = np.zeros((0, 0), np.int32)
+
+    def load(wanted, known, run=run):
+        settings = evaluate.EvaluationConfig(run_dir="run", factors=wanted)
+        return evaluate.load_factors(run, settings, known, 6)
+
+    for wanted in ("", "own"):
+        np.testing.assert_array_equal(load(wanted, own), own[:, 1:2])
+    assert load("", nothing) is None
+    with pytest.raises(UserError, match="digits has none"):
+        load("own", nothing)
+    model = run.config["settings"]["model"] | {"latent_dim": 0}
+    settings = run.config["settings"] | {"model": model}
+    empty = dataclasses.replace(run, config=run.config | {"settings": settings})
+    assert load("", own, empty) is None
+    with pytest.raises(UserError, match="scores the latents"):
+        load("own", own, empty)
+
+
 def test_what_cannot_be_evaluated_is_one_line(trained, monkeypatch, capsys):
     from experiments import config as configuration
     from experiments import evaluate
@@ -346,7 +372,9 @@ def test_what_cannot_be_evaluated_is_one_line(trained, monkeypatch, capsys):
         [], ["nowhere"], ["run", "another"], ["run", "--nll_samples=0"],
         ["run", "--factors=no.npy"], ["run", "--factors=own"],
         ["run", "--factors=short.npy"], ["run", "--save_weights"], ["run", "--save=w.txt"],
-        ["run", "--ais_temperatures=1"], ["run", "--split=all"], ["run", "--latent_dim=3"],
+        ["run", "--ais_temperatures=1"], ["run", "--split=all"], ["run", "--nll_samples=2.5"], ["run", "--images=-1"],
+        ["run", "--checkpoint=first"], ["run", "--save=no/w.npz"], ["run", "--data_dir=nowhere"],
+        ["run", "--ais_chains=0"], ["run", "--latent_dim=3"],
     ):  # fmt: skip
         monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
         with pytest.raises(SystemExit) as stop:
