@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from vae_jax import streaming
+from vae_jax import devices, streaming
 from vae_jax.batches import epoch_order
 from vae_jax.model import VAE
 from vae_jax.objectives import Weights
@@ -211,21 +211,22 @@ def make_steps(step: Step, prepare: Prepare) -> Steps:
     """Many steps as one function: (state, key, data, order, first, count) -> (state, metrics).
 
     Takes `count` steps on rows order[first], order[first + 1], … of `data`: a pytree of arrays
-    [n, ...] and int [steps, batch], both on the device. `metrics` are means over these steps.
+    [n, ...] and int [steps, batch], both on the device; or of arrays [n, batch, ...] and int
+    [steps], batches that are put together already. `metrics` are means over these steps.
     Stops at once after a step whose loss is not finite; `state.step` tells which it was. `first`
     and `count` are arrays: any number of steps runs without compiling anew.
     """
 
     def one(state: TrainState, key: Key, data: Any, indices: Array) -> Any:
         data_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
-        rows = jax.tree.map(lambda a: a[indices], data)
-        return step(state, noise_key, prepare(data_key, rows))
+        rows = devices.shared(jax.tree.map(lambda a: a[indices], data))
+        return devices.whole(step(state, noise_key, prepare(data_key, rows)))
 
     def run(
         state: TrainState,
         key: Key,
         data: Any,
-        order: Int[Array, "steps batch"],
+        order: Int[Array, "steps *batch"],
         first: Int[Array, ""],
         count: Int[Array, ""],
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
@@ -298,12 +299,13 @@ def fit(
     in [0, 1] as they are. weights: what the objective is told at each step. Up to `limit` bytes, by
     default half of the device's memory, it is kept there; above that it streams from the host, and
     trains to the same weights (see `streaming`). run: `make_run`'s, where it was compiled before.
+    On several devices: inside `devices.everywhere`.
     A chunk ends with the epoch, with the training, and at every `chunk`-th step of an epoch.
     """
     num_images = len(jax.tree.leaves(data)[0])
     per_epoch, total = length(config, num_images)
     keys = keys_from_seed(config.seed)
-    state = initial_state(vae, config, num_images) if state is None else state
+    state = devices.put(initial_state(vae, config, num_images) if state is None else state)
     if run is None:
         step = make_step(vae, objective, make_optimiser(config, total), weights, config.ema)
         run = make_run(step, prepare)
