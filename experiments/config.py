@@ -6,6 +6,7 @@ and its check follow. A flag's name is the field's name.
 
 import dataclasses
 import errno
+import math
 import os
 import sys
 import textwrap
@@ -23,6 +24,17 @@ from vae_jax.settings import UserError, allowed, setting, validate
 from vae_jax.training import TrainConfig
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """'1,2' -> (1.0, 2.0); '' -> (). Raises ValueError."""
+    try:
+        found = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise ValueError("finite numbers joined by ',', such as 1,2, or empty")
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """What is measured and kept; none of it changes the trained weights."""
@@ -30,12 +42,27 @@ class RunConfig:
     run_dir: str = setting("", "where to write; by default runs/<data set>-z<latent_dim>-<hash>")
     resume: bool = setting(False, "go on from the last checkpoint in the run directory, if any")
     eval_every: int = setting(1, "evaluate and save this often", unit="epochs", at_least=1)
+    keep_checkpoints: int = setting(
+        0, "keep the weights this often, for experiments.plot's animation; 0 keeps only the best",
+        unit="epochs", at_least=0,
+    )  # fmt: skip
     nll_samples: int = setting(
         500, "importance samples an image for the test NLL", unit="samples", at_least=1
     )
     device_limit: float = setting(
         0.0, "training images larger than this stream from the host; 0: half of a GPU's memory",
         unit="GiB", at_least=0,
+    )  # fmt: skip
+    figures: str = setting(
+        "usual",
+        "all: also the latents of the training set; with two latents, the way of images there and "
+        "back, and the decoder at z = (1, 2)",
+        choices=("usual", "all"),
+    )  # fmt: skip
+    decode_at: str = setting(
+        "", "draw what the decoder makes of this z, such as 0.5,-1; given a part of the first test "
+        "image, where the model is given one",
+        parse=numbers,
     )  # fmt: skip
     figure_format: str = setting("png", "format of the figures", choices=("png", "pdf", "svg"))
     manifold_grid: str = setting(
@@ -64,6 +91,11 @@ class Config:
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainConfig = TrainConfig()
     run: RunConfig = RunConfig()
+
+    @classmethod
+    def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> "Config":
+        """From --model, --preset and the flags given beside them, by name."""
+        return assemble(cls, resolve(model, preset, given))
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -144,7 +176,7 @@ def parse(
         example = f"--{name}={field.default}"
         raise UserError(f"flags start with --, such as {example}; got {rest[0]!r}")
     if issubclass(config, Config):
-        given = resolve(str(values["model"].value), str(values["preset"].value), given)
+        return config.of_flags(str(values["model"].value), str(values["preset"].value), given)
     return assemble(config, given)
 
 

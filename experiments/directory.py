@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config import Config
+from experiments.config import Config, fields
 from vae_jax import data, files, runs
 from vae_jax.settings import UserError
 
@@ -17,14 +17,20 @@ FREE = {
     "device_limit",
     "profile",
     "tensorboard",
+    "keep_checkpoints",
 }  # settings that may differ when a run is resumed
 LOG = "log.txt"  # where a launcher keeps a run's output
 GROWING = {"epochs", "steps"}  # and those that may only grow
 
 
 def default(config: Config, dataset: data.Dataset) -> Path:
-    """runs/NAME; the hash leaves out how long to train and what is measured, so that a longer run
-    finds the shorter one to resume.
+    """runs/<data set>-z<latent_dim>-<hash>; see `named`."""
+    return named(f"{dataset.name}-z{config.model.latent_dim}", config, dataset)
+
+
+def named(name: str, config: Config, dataset: data.Dataset) -> Path:
+    """runs/<name>-<hash>; the hash leaves out how long to train and what is measured, so that a
+    longer run finds the shorter one to resume.
     """
     sections = {name: s for name, s in config.settings.items() if name != "run"}
     deciding = {
@@ -32,7 +38,25 @@ def default(config: Config, dataset: data.Dataset) -> Path:
         for topic, section in sections.items()
     }
     deciding["data"]["dataset"] = dataset.name
-    return Path("runs") / runs.directory_name(dataset.name, config.model.latent_dim, deciding)
+    return Path("runs") / runs.directory_name(name, deciding)
+
+
+def recorded(config: dict[str, Any], data_dir: str, where: str) -> data.Dataset:
+    """The images that a run was made with, and no others.
+
+    config: what config.json holds. data_dir: where they are now; "" where the training found them.
+    Raises UserError where they cannot be had.
+    """
+    settings = dict(config["settings"]["data"])
+    settings["data_dir"] = data_dir or settings["data_dir"]
+    if settings["dataset"] == "auto":
+        settings["dataset"] = config["dataset"]["name"]
+    dataset = data.load(data.DataConfig(**settings))
+    now = {"settings": {}, "dataset": describe_data(dataset)}
+    faults = differences({"settings": {}, "dataset": config["dataset"]}, now)
+    if faults:
+        raise UserError(f"{where}: {'; '.join(faults)}")
+    return dataset
 
 
 def describe_data(dataset: data.Dataset) -> dict[str, Any]:
@@ -103,11 +127,17 @@ def finished(directory: Path, settings: dict[str, dict[str, Any]]) -> bool:
     except (UserError, KeyError, TypeError):
         return False
     return all(
-        value == before.get(topic, {}).get(name)
+        value == _recorded(before, topic, name)
         for topic, section in settings.items()
         for name, value in section.items()
         if name not in FREE
     )
+
+
+def _recorded(settings: dict[str, Any], topic: str, name: str) -> Any:
+    """A setting of a run. One that the run's version did not have: what it now is by default."""
+    known = fields()[name][1].default if name in fields() else "not set"
+    return settings.get(topic, {}).get(name, known)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -115,7 +145,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     found = []
     for topic, section in now["settings"].items():
         for name, value in section.items():
-            was = before["settings"].get(topic, {}).get(name, "not set")
+            was = _recorded(before["settings"], topic, name)
             if name in FREE or value == was:
                 continue
             if name in GROWING and not isinstance(was, str) and value > was:

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from experiments import config as configuration
 from experiments import directory as directories
-from vae_jax import annealing, data, disentanglement, evaluation, files, formats, runs
+from vae_jax import annealing, disentanglement, evaluation, files, formats, runs
 from vae_jax.batches import binarise, held_out
 from vae_jax.settings import UserError, setting, validate
-from vae_jax.types import Batch
+from vae_jax.types import Batch, noun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def main(config: Config) -> int:
     files.write_json(where, {"settings": dataclasses.asdict(settings), **result})
     if settings.save:
         save(Path(settings.save), estimate)
-    print(table(result))
+    print(table(result, noun(run.x_shape)))
     print(f"written    {where}{settings.save and ', ' + settings.save}")
     return 0
 
@@ -96,16 +96,8 @@ def _latent_dim(run: runs.Run) -> int:
 
 
 def load_split(run: runs.Run, settings: EvaluationConfig) -> tuple[Batch, np.ndarray]:
-    """The images that the run was made with, and no others, and the factors known of them."""
-    described = run.config["settings"]["data"] | (
-        {"data_dir": settings.data_dir} if settings.data_dir else {}
-    )
-    described["dataset"] = run.config["dataset"]["name"]
-    dataset = data.load(data.DataConfig(**described))
-    now = {"settings": {}, "dataset": directories.describe_data(dataset)}
-    faults = directories.differences({"settings": {}, "dataset": run.config["dataset"]}, now)
-    if faults:
-        raise UserError(f"{settings.run_dir}: {'; '.join(faults)}")
+    """Some of the images that the run was made with, and the factors known of them."""
+    dataset = directories.recorded(run.config, settings.data_dir, settings.run_dir)
     split = getattr(dataset, settings.split)
     some = formats.select(split, np.arange(len(split.x))[: settings.images or None])
     if len(some.x) == 0:
@@ -114,7 +106,8 @@ def load_split(run: runs.Run, settings: EvaluationConfig) -> tuple[Batch, np.nda
     if settings.split == "train" and dataset.binarisation == "dynamic":  # one draw for each image
         x = np.asarray(binarise("dynamic", key, jnp.asarray(some.x)))
         some = some._replace(x=(255 * x).astype(np.uint8))
-    return held_out(run.condition, jax.random.key(described["data_seed"]), some), some.factors
+    data_seed = run.config["settings"]["data"]["data_seed"]
+    return held_out(run.condition, jax.random.key(data_seed), some), some.factors
 
 
 def load_factors(
@@ -225,9 +218,9 @@ def save(path: Path, estimate: evaluation.LogLikelihood) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any], example: str = "image") -> str:
     """The numbers for a terminal, each with its standard error where it has one."""
-    lines = [f"{result['split']:<11}{result['images']:,} images, nats per image"]
+    lines = [f"{result['split']:<11}{result['images']:,} {example}s, nats per {example}"]
     kl = result["kl_per_unit"]
     for name, value in result.items():
         if isinstance(value, float) and not name.endswith("_se"):

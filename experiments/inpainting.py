@@ -20,8 +20,8 @@ import numpy as np
 
 from experiments import config as configuration
 from experiments import run as single
-from experiments.figures import pictures
 from experiments.job import Job, assemble
+from experiments.scene import pictures
 from vae_jax import data, draws, evaluation, files, plots, runs
 from vae_jax.settings import UserError, setting, validate
 from vae_jax.types import Batch

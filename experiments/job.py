@@ -5,13 +5,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.config import Config
+from experiments.config import Config, numbers
 from vae_jax import conditions, data, likelihoods, model, objectives, training
 from vae_jax.batches import Rows, held_out, preparer, rows
 from vae_jax.conditions import Condition
 from vae_jax.formats import Split
 from vae_jax.model import VAE
 from vae_jax.objectives import Objective
+from vae_jax.settings import UserError
 from vae_jax.types import Batch
 
 
@@ -49,17 +50,27 @@ class Job(NamedTuple):
         return [note for note in (self.dataset.fallback, misfit) if note]
 
 
+def _check_place(config: Config, dataset: data.Dataset) -> None:
+    """UserError where there is nothing to decode at the place that is to be drawn."""
+    place, latent_dim = config.run.decode_at, config.model.latent_dim
+    if place and (len(numbers(place)) != latent_dim or len(dataset.x_shape) != 3):
+        rule = f"latent_dim = {latent_dim} numbers, and data of images"
+        raise UserError(f"decode_at must have {rule}; got {place!r} for {dataset.name}")
+
+
 def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     """The job of a configuration; raises UserError where its parts do not go together.
 
     dataset: what config.data names, where it was read already.
     """
     dataset = data.load(config.data) if dataset is None else dataset
+    likelihoods.check(config.model.likelihood, dataset.train.x)
     condition = conditions.make(config.model.condition, dataset.x_shape, dataset.num_classes)
     x_mean, _ = condition.split(jax.random.key(0), dataset.x_mean, np.zeros((), np.int32))
     vae = model.build(config.model, condition.x_shape, condition.c_shape, x_mean)
     objective = objectives.build(
         config.objective, vae, condition.x_shape, len(dataset.train.x), condition.c_shape
     )
+    _check_place(config, dataset)
     training.length(config.training, len(dataset.train.x))  # a batch that cannot be filled
     return Job(config, dataset, condition, vae, objective)

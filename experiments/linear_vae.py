@@ -41,13 +41,14 @@ from vae_jax.model import VAE, assemble
 from vae_jax.networks import Net
 from vae_jax.priors import standard
 from vae_jax.settings import UserError, setting, validate
+from vae_jax.sources import DATASETS
 from vae_jax.types import Key, Params, Scalar
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearConfig:
     data_dir: str = setting("", "folder of MNIST; see experiments.run")
-    dataset: str = setting("auto", "the data set", choices=("auto", *data.DATASETS))
+    dataset: str = setting("auto", "the data set", choices=("auto", *DATASETS))
     images: int = setting(1000, "the first so many training images", at_least=2)
     latent_dim: int = setting(200, "dimension of z", at_least=1)
     steps: int = setting(3000, "steps of L-BFGS", at_least=1)

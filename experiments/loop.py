@@ -1,11 +1,11 @@
 """The training loop around `training.fit`: evaluation, checkpoints, progress, and how it stops."""
 
-import functools
 import os
 import shlex
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ from vae_jax.objectives import kl_weights
 class Stop:
     """Ctrl-C and SIGTERM: the first lets the running steps end and saves; the second does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "experiments.run", resume: str = "--resume") -> None:
         self.signal = 0
         self.gentle = False
-        self.resume = " ".join(map(shlex.quote, ["python", "-m", "experiments.run", *sys.argv[1:]]))
-        if "--resume" not in self.resume:
-            self.resume += " --resume"
+        more = [resume] if resume and resume not in sys.argv else []
+        self.resume = shlex.join(["python", "-m", program, *sys.argv[1:], *more])
 
     def __enter__(self) -> "Stop":
         self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -44,17 +43,21 @@ class Stop:
         self.signal = number
         print("\nstopping after these steps; once more to stop at once", file=sys.stderr)
 
+    def code(self) -> int:
+        """After the training: the exit code, 0 where it was not stopped."""
+        self.gentle = False
+        if not self.signal:
+            return 0
+        print(f"stopped and saved; go on with: {self.resume}", file=sys.stderr)
+        return 128 + self.signal
+
 
 def train(job: Job, directory: Path, stop: Stop) -> int:
     """Trains to the end, or until stopped; returns the exit code."""
     config, rows = job.config, job.rows
     num_images = len(rows.x)
-    like = jax.eval_shape(lambda: training.initial_state(job.vae, config.training, num_images))
-    state, meta = checkpoints.restore_checkpoint(directory, like) or (None, None)
-    log = Log(job, directory, meta)
-    if state is not None and log.meta["best"]:
-        checkpoints.keep_best(directory, state.averaged, log.meta["step"], log.meta["best"])
-    fit = functools.partial(
+    state, log = begin(job, directory)
+    fit = partial(
         training.fit,
         job.vae,
         job.objective,
@@ -69,21 +72,37 @@ def train(job: Job, directory: Path, stop: Stop) -> int:
         print(f"profile    {traced:,} steps in {folder}", flush=True)
     steps = fit(config=config.training, state=state)
     stop.gentle = True
+    clock = time.perf_counter()
     with progress_bar(config, num_images, log.meta["step"]) as bar:
         for progress in steps:
             if not progress.finite:
                 print(_diverged(progress, directory), file=sys.stderr)
                 return 1
-            log.add(progress)
+            log.add(progress, time.perf_counter() - clock)
+            keep(progress, directory, config.run.keep_checkpoints)
+            clock = time.perf_counter()
             checkpoints.save_checkpoint(directory, progress.state, log.meta)
             show(bar, progress, config)
             if stop.signal:
                 break
-    stop.gentle = False
-    if not stop.signal:
-        return 0
-    print(f"stopped and saved; go on with: {stop.resume}", file=sys.stderr)
-    return 128 + stop.signal
+    return stop.code()
+
+
+def begin(job: Job, directory: Path) -> tuple[training.TrainState | None, "Log"]:
+    """Where a training goes on: its newest checkpoint, None where there is none, and its log."""
+    start = partial(training.initial_state, job.vae, job.config.training, len(job.rows.x))
+    state, meta = checkpoints.restore_checkpoint(directory, jax.eval_shape(start)) or (None, None)
+    log = Log(job, directory, meta)
+    if state is not None and log.meta["best"]:
+        checkpoints.keep_best(directory, state.averaged, log.meta["step"], log.meta["best"])
+    return state, log
+
+
+def keep(progress: training.Progress, directory: Path, epochs: int) -> None:
+    """Keeps the weights as they are, where every so many epochs were asked for."""
+    if epochs and progress.step % (epochs * progress.steps_per_epoch) == 0:
+        meta = {"step": progress.step, "epoch": progress.epoch}
+        checkpoints.save_kept(directory, progress.state.averaged, meta)
 
 
 def _diverged(progress: training.Progress, directory: Path) -> str:
@@ -135,10 +154,10 @@ class Log:
         self.meta = meta or {"step": 0, "sums": {}, "best": None, "seconds": 0.0}
         history = runs.rewind_metrics(directory, self.meta["step"])
         self.board = board.Board(directory, history) if self.config.run.tensorboard else None
-        self.clock = time.perf_counter()
 
-    def add(self, progress: training.Progress) -> None:
-        self.meta["seconds"] += time.perf_counter() - self.clock
+    def add(self, progress: training.Progress, seconds: float) -> None:
+        """One chunk of steps, and the seconds that it took."""
+        self.meta["seconds"] += seconds
         self.meta["step"] = progress.step
         sums = self.meta["sums"]
         for name, value in {"steps": 1, **progress.metrics}.items():
@@ -146,7 +165,6 @@ class Log:
         due = progress.step % (self.config.run.eval_every * progress.steps_per_epoch) == 0
         if due or progress.step == progress.total_steps:
             self.evaluate(progress)
-        self.clock = time.perf_counter()
 
     def evaluate(self, progress: training.Progress) -> None:
         """A line of metrics: training means since the last one, validation as of now."""

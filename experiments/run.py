@@ -21,7 +21,9 @@ from experiments.config import Config
 from experiments.job import Job, assemble
 from experiments.loop import Stop, train
 from vae_jax import evaluation, files, likelihoods, model, runs
+from vae_jax.data import Dataset
 from vae_jax.networks import widths
+from vae_jax.types import noun
 
 
 def main(config: Config) -> int:
@@ -53,14 +55,11 @@ def perform(job: Job) -> int:
 def header(job: Job, where: Path) -> str:
     """The first lines of output: what is about to happen."""
     config, dataset, (steps_per_epoch, total) = job.config, job.dataset, job.length
-    sizes = (len(dataset.train.x), len(dataset.valid.x), len(dataset.test.x))
-    shape = "×".join(map(str, dataset.x_shape))
     count = sum(model.count_parameters(job.vae).values())
     m, t = config.model, config.training
     device = jax.devices()[0]
     return "\n".join([
-        f"data       {dataset.name}, {shape}: {sizes[0]:,} training, {sizes[1]:,} validation, "
-        f"{sizes[2]:,} test images; binarisation {dataset.binarisation}; {dataset.source}",
+        data_line(dataset),
         f"model      {_model(job)}{m.network} {widths(m)}, latent_dim {m.latent_dim}, "
         f"{m.posterior} posterior, {m.prior} prior, {m.likelihood} likelihood: "
         f"{count:,} parameters",
@@ -72,6 +71,16 @@ def header(job: Job, where: Path) -> str:
     ])  # fmt: skip
 
 
+def data_line(dataset: Dataset) -> str:
+    sizes = (len(dataset.train.x), len(dataset.valid.x), len(dataset.test.x))
+    shape = "×".join(map(str, dataset.x_shape))
+    return (
+        f"data       {dataset.name}, {shape}: {sizes[0]:,} training, {sizes[1]:,} validation, "
+        f"{sizes[2]:,} test {noun(dataset.x_shape)}s; binarisation {dataset.binarisation}; "
+        f"{dataset.source}"
+    )
+
+
 def _model(job: Job) -> str:
     """What is given, in words; nothing where nothing is."""
     given = job.config.model.condition
@@ -79,16 +88,22 @@ def _model(job: Job) -> str:
 
 
 def finish(job: Job, directory: Path) -> None:
-    """Evaluates on the test set, this once; draws the figures; says where everything is."""
+    """Evaluates and draws; says what came out and where everything is."""
+    summary, paths = evaluate(job, directory)
+    print(table(summary, noun(job.dataset.x_shape)))
+    print(f"figures    {', '.join(path.name for path in paths)} in {directory / 'figures'}")
+
+
+def evaluate(job: Job, directory: Path) -> tuple[dict[str, Any], list[Path]]:
+    """Evaluates on the test set, this once, and draws the figures: the summary, and their paths."""
     run = runs.load(directory)
-    history = runs.read_metrics(directory)
+    history = run.history
     summary = summarise(job, run, history)
-    paths = figures.draw(run, job.dataset, history, directory / "figures")
+    paths = figures.draw(run, job.dataset, directory / "figures")
     if job.config.run.tensorboard:
         board.finish(directory, history, summary, paths)
     files.write_json(directory / "summary.json", summary)
-    print(table(summary))
-    print(f"figures    {', '.join(path.name for path in paths)} in {directory / 'figures'}")
+    return summary, paths
 
 
 def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,20 +137,20 @@ def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]]) -> dict[st
     }
 
 
-def table(summary: dict[str, Any]) -> str:
+def table(summary: dict[str, Any], example: str = "image") -> str:
     """The summary for a terminal."""
     chosen = summary["checkpoint"]
-    lines = [f"test set   at step {chosen['step']:,} ({chosen['chosen']}), nats per image"]
+    lines = [f"test set   at step {chosen['step']:,} ({chosen['chosen']}), nats per {example}"]
     for name in ("elbo", "rate", "distortion", "nll"):
         note = ""
         if name == "nll":
-            note = f" ± {summary['nll_se']:.2f} ({summary['nll_samples']:,} samples an image)"
+            note = f" ± {summary['nll_se']:.2f} ({summary['nll_samples']:,} samples each)"
         lines.append(f"  {name:<20}{summary[name]:>9.2f}{note}")
     if summary["bits_per_dim"] is not None:
         lines.append(f"  {'bits per dimension':<20}{summary['bits_per_dim']:>9.4f}")
     lines.append(f"  {'active units':<20}{summary['active_units']:>6} of {summary['latent_dim']}")
     speed, seconds = summary["images_per_second"], summary["train_seconds"]
-    lines.append(f"  {'training':<20}{seconds:>9.1f} s, {speed:,.0f} images/s")
+    lines.append(f"  {'training':<20}{seconds:>9.1f} s, {speed:,.0f} {example}s/s")
     return "\n".join(lines)
 
 

@@ -185,15 +185,16 @@ def evidence(
     """Error of log P(X) over the number of samples: measured, and by the delta method where that is
     below 1 nat; and the samples for a tenth of P(X), the median over images and 80 % of them.
     """
-    figure, (left, right) = plots.panels(2, 0.7)
+    figure, (left, right) = plots.panels(2, 0.7, right=110)
     colours = ("#F0B27A", "#E67E22", "#A04000", BLUE)
     for (name, (dots, variance)), colour in zip(errors.items(), colours, strict=True):
         theory = np.sqrt(variance / counts)
         left.plot(counts, np.where(theory < 1, theory, np.nan), color=colour, linewidth=1)
         left.plot(counts, dots, color=colour, label=name, **DOTS)
-    left.set(xscale="log", yscale="log")
+    left.set(xscale="log", yscale="log", ylim=(1e-4, None))  # the key's place is below
     left.legend(loc="lower left", **KEY)
     label(left, "samples of z", "error of log P(X), nats", "dots: measured; lines: √(variance/n)")
+    in_bits(left)
     for (name, (low, median, high)), colour in zip(needed.items(), (ORANGE, BLUE), strict=True):
         right.fill_between(dims, low, high, color=colour, alpha=0.25, linewidth=0)
         right.plot(dims, median, color=colour, linewidth=1.2, label=name)

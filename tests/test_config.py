@@ -84,7 +84,8 @@ def test_every_field_is_a_flag_and_reaches_its_section():
         if field.metadata["choices"]:
             value = field.metadata["choices"][-1]
         elif field.type is str:
-            value = {"dataset": "digits", "likelihood_scale": "per_pixel"}.get(name, "3-3")
+            texts = {"dataset": "digits", "likelihood_scale": "per_pixel", "decode_at": "1,2"}
+            value = texts.get(name, "3-3")
         else:
             value = other[field.type](field.default)
         company = COMPANY.get(name, [])

@@ -372,7 +372,8 @@ def test_what_cannot_be_evaluated_is_one_line(trained, monkeypatch, capsys):
         [], ["nowhere"], ["run", "another"], ["run", "--nll_samples=0"],
         ["run", "--factors=no.npy"], ["run", "--factors=own"],
         ["run", "--factors=short.npy"], ["run", "--save_weights"], ["run", "--save=w.txt"],
-        ["run", "--ais_temperatures=1"], ["run", "--split=all"], ["run", "--nll_samples=2.5"], ["run", "--images=-1"],
+        ["run", "--ais_temperatures=1"], ["run", "--split=all"], ["run", "--nll_samples=2.5"],
+        ["run", "--images=-1"],
         ["run", "--checkpoint=first"], ["run", "--save=no/w.npz"], ["run", "--data_dir=nowhere"],
         ["run", "--ais_chains=0"], ["run", "--latent_dim=3"],
     ):  # fmt: skip

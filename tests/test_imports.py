@@ -9,17 +9,29 @@ import vae_jax
 
 LAYERS = [
     {"types", "settings"},
-    {"files", "formats", "sprites", "streaming", "schedules", "conditions"},
-    {"distributions", "convolutions", "gradients", "disentanglement"},
-    {"layers", "pixels", "aggregate", "draws", "fetch", "plots"},
-    {"networks", "sources", "batches"},
-    {"data", "priors", "posteriors", "likelihoods"},
-    {"doersch"},
-    {"model"},
+    {
+        "files",
+        "formats",
+        "sprites",
+        "plane",
+        "devices",
+        "schedules",
+        "conditions",
+        "latent_space",
+        "placement",
+        "sweep_means",
+    },
+    {"distributions", "streaming", "convolutions", "gradients", "disentanglement"},
+    {"layers", "pixels", "aggregate", "draws", "fetch", "canvas"},
+    {"networks", "tables", "batches", "latent_plots", "plane_plots", "rd_plane"},
+    {"sources", "priors", "posteriors", "likelihoods", "posterior_plots"},
+    {"doersch", "data", "plots"},
+    {"model", "sweep_plots"},
     {"bounds", "evaluation", "annealing"},
     {"objectives"},
-    {"training", "checkpoints"},
-    {"runs"},
+    {"training", "checkpoints", "trained", "masking"},
+    {"packs"},
+    {"runs", "sweeps"},
 ]
 FLAX = {"layers"}  # the files that may know it
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 
-from vae_jax import plots
+from vae_jax import canvas, plots
 
 KINDS = ["quantile", "linspace"]
 NONE = np.zeros(0, int)
@@ -110,7 +110,7 @@ def test_a_png_shows_every_image_pixel_exactly(tmp_path, channels):
 
 def test_a_wide_sheet_is_fitted_to_the_page():
     figure = plots.manifold(np.zeros((400, 80, 80, 1), np.uint8))
-    assert figure.get_size_inches()[0] * plots.DPI == pytest.approx(1360)
+    assert figure.get_size_inches()[0] * canvas.DPI == pytest.approx(1360)
     assert shown(figure).shape == (1600, 1600, 3)
 
 
@@ -207,7 +207,7 @@ def test_every_class_keeps_its_colour_and_is_named():
     z = np.asarray(dots.get_offsets())
     for i, k in enumerate([1, 3, 5]):
         row = np.flatnonzero((z == means[labels == k][0]).all(1))[0]
-        np.testing.assert_allclose(dots.get_facecolors()[row, :3], to_rgb(plots._PALETTE[i]))
+        np.testing.assert_allclose(dots.get_facecolors()[row, :3], to_rgb(canvas.PALETTE[i]))
     assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["1", "3", "5"]
     assert (figure.axes[1].get_xlabel(), figure.axes[1].get_ylabel()) == ("z₇", "z₁₂")
     assert dots.get_rasterized()
@@ -251,7 +251,7 @@ def test_latents_of_a_wrong_shape_are_refused(dim, labels):
 
 
 def test_colours_stay_apart_without_red_or_green_cones():
-    rgb = np.array([to_rgb(c) for c in plots._PALETTE])
+    rgb = np.array([to_rgb(c) for c in canvas.PALETTE])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     sights = {  # Machado, Oliveira and Fernandes 2009, severity 1
         "all": np.eye(3),
@@ -266,6 +266,37 @@ def test_colours_stay_apart_without_red_or_green_cones():
         f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
         lab = np.stack([116 * f[:, 1], 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 30
+
+
+# From images to latents and back
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encodings_stand_side_by_side(digits, kind):
+    originals, back = digits[:3], 1 - digits[:3]
+    draws, cloud = points(12, scale=0.5).reshape(3, 4, 2), points(30)
+    figure = plots.encodings(originals, draws, back, cloud, kind)
+    rows = [figure.axes[i : i + 3] for i in (0, 3, 6)]
+    place = norm.cdf if kind == "quantile" else np.asarray
+    for i, (left, right, plane) in enumerate(rows):
+        for axes, images in ((left, originals), (right, back)):
+            np.testing.assert_allclose(
+                axes.get_images()[0].get_array(), coloured(images[i]), atol=1e-6
+            )
+        for dots, z in zip(plane.collections, (cloud, draws[i]), strict=True):
+            np.testing.assert_allclose(dots.get_offsets(), place(z), atol=1e-12)
+        boxes = [axes.get_position() for axes in (left, plane, right)]
+        assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < boxes[2].x0
+        assert plane.get_xlim() == plane.get_ylim() == ((0, 1) if kind == "quantile" else (-3, 3))
+    assert [a.get_title() for a in rows[0]] == ["input", "reconstruction", "draws of q(z|x)"]
+    heights = [plane.get_position().y0 for _, _, plane in rows]
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_one_decoded_z_is_named(digits):
+    figure = plots.decoded(digits[0], (1.0, -2.5))
+    np.testing.assert_allclose(shown(figure), coloured(digits[0]), atol=1e-6)
+    assert figure.axes[0].get_title() == "E[x|z], z = (1, −2.5)"
 
 
 # Curves
@@ -294,6 +325,7 @@ def test_curves_draw_what_there_is(parts, epochs):
             np.testing.assert_array_equal(line.get_data(), [given["epoch"], expected])
     assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == list(parts)
     assert "nats per image" in text_of(figure)
+    assert "nats per point" in text_of(plots.curves(given, "point"))
 
 
 def test_curves_connect_across_epochs_without_a_validation():

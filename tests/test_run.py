@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_it_says_what_it_will_do_and_ends_with_a_table(tmp_path, capsys):
         "device     ",
         f"directory  {tmp_path / 'r'}",
         "nats per image",
-        "(7 samples an image)",
+        "(7 samples each)",
         "manifold.png",
     ):
         assert said in out
@@ -120,6 +121,19 @@ def test_latents_other_than_two(tmp_path):
         summary = json.loads((directory / "summary.json").read_text())
         assert summary["bits_per_dim"] is None
         assert summary["checkpoint"]["chosen"] == "last"
+
+
+def test_the_notebook_of_oduerr_leaves_all_its_pictures(tmp_path):
+    """Side by side, one z decoded, the manifold, and the latents of the training set."""
+    flags = ["--preset=oduerr", "--decoder_widths=16", "--epochs=1", "--figure_format=svg"]
+    assert run(tmp_path / "r", *flags) == 0
+    folder = tmp_path / "r" / "figures"
+    names = {path.stem for path in folder.iterdir()}
+    usual = {"manifold", "samples", "reconstructions", "latents", "curves"}
+    assert names == usual | {"training_latents", "encodings", "decoded"}
+    said = {"training_latents": "1,350 points", "latents": "297 points", "manifold": "linspace"}
+    for name, text in said.items():
+        assert text in (folder / f"{name}.svg").read_text()
 
 
 def test_mnist_files_and_default_directory(tmp_path, monkeypatch):
@@ -237,6 +251,19 @@ def test_a_signal_at_some_moment(tmp_path, long_run, number):
 def test_resume_with_nothing_there_starts_afresh(tmp_path, finished):
     assert run(tmp_path / "r", "--resume") == 0
     assert result(tmp_path / "r") == result(finished)
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(finished, tmp_path, capsys):
+    """What its config.json does not name is what the default now is, and nothing else."""
+    old = tmp_path / "old"
+    shutil.copytree(finished, old)
+    config = json.loads((old / "config.json").read_text())
+    del config["settings"]["run"]["decode_at"], config["settings"]["training"]["clip"]
+    (old / "config.json").write_text(json.dumps(config))
+    assert run(old, "--resume") == 0
+    assert "finished" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"clip was 0\.0, now 1\.0"):
+        run(old, "--resume", "--clip=1")
 
 
 def test_resume_of_a_finished_run_says_so(finished, capsys):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax import streaming, training
+from vae_jax import devices, streaming, training
 from vae_jax.batches import preparer, rows
 from vae_jax.conditions import none
 from vae_jax.formats import Split
@@ -153,9 +153,11 @@ def test_streamed_rows_are_those_of_the_order():
     tree = {"x": X, "y": np.arange(len(X))}
     order = np.random.default_rng(1).permutation(52).reshape(13, 4)
     cut = pieces(0, 26, 13, 100, 5)
-    for piece, (block, inside, first, count) in streaming.streamed(tree, lambda e: order, cut, 5):
-        assert block["x"].shape == (20, 3, 4, 1) and (first, count) == (0, piece.count)
-        rows = inside[first : first + count]
+    place = devices.placer()
+    for piece, inputs in streaming.streamed(tree, lambda e: order, cut, 5, place):
+        block, steps, first, count = inputs
+        assert block["x"].shape == (5, 4, 3, 4, 1) and (first, count) == (0, piece.count)
+        rows = steps[first : first + count]
         asked = order[piece.first : piece.first + count]
         np.testing.assert_array_equal(block["x"][rows], X[asked])
         np.testing.assert_array_equal(block["y"][rows], asked)

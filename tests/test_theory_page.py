@@ -1,4 +1,6 @@
-"""docs/theory.md and `experiments.theory`: names that exist, numbers that are current, pictures."""
+"""docs/theory.md, docs/systems.md and `experiments.theory`: names that exist, commands that can be
+given, numbers that are current, pictures.
+"""
 
 import ast
 import functools
@@ -11,12 +13,14 @@ import numpy as np
 import pytest
 
 from experiments import config as configuration
-from experiments import theory
+from experiments import inpainting, theory
 from vae_jax.settings import UserError
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "theory.md").read_text()
+SYSTEMS = (DOCS / "systems.md").read_text()
 NAMED = sorted(set(re.findall(r"\[`(\w+)`\]\(([^)]+)\)", PAGE)))
+NAMED_THERE = sorted(set(re.findall(r"\[`(\w+)`\]\(([^)]+)\)", SYSTEMS)))
 
 
 @functools.cache
@@ -26,8 +30,8 @@ def defined(path):
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)}
 
 
-@pytest.mark.parametrize(("name", "link"), NAMED)
-def test_every_name_on_the_page_exists(name, link):
+@pytest.mark.parametrize(("name", "link"), [*NAMED, *NAMED_THERE])
+def test_every_name_on_the_pages_exists(name, link):
     assert name in defined(DOCS / link)
 
 
@@ -43,9 +47,27 @@ def test_every_proof_is_named():
     assert tests - {name for name, _ in NAMED} == {"test_data_with_spectrum"}  # a tool, not a claim
 
 
-def test_every_footnote_is_used_and_written():
-    used = re.findall(r"(?<=[^\n])\[\^(\w+)\]", PAGE)
-    assert sorted(used) == sorted(re.findall(r"^\[\^(\w+)\]:", PAGE, flags=re.MULTILINE))
+@pytest.mark.parametrize("page", [PAGE, SYSTEMS])
+def test_every_footnote_is_used_and_written(page):
+    used = re.findall(r"(?<=[^\n])\[\^(\w+)\]", page)
+    assert used and sorted(used) == sorted(re.findall(r"^\[\^(\w+)\]:", page, flags=re.MULTILINE))
+
+
+def test_every_picture_of_the_systems_is_there():
+    shown = re.sub(r"<!--.*?-->", "", SYSTEMS, flags=re.DOTALL)
+    pictures = re.findall(r"figures/[\w-]+\.png", shown)
+    assert len(pictures) >= 3
+    for picture in pictures:
+        assert (DOCS / picture).exists(), picture
+
+
+def test_every_command_of_the_systems_can_be_given():
+    """Each names an experiment and settings that go together."""
+    configurations = {"run": configuration.Config, "inpainting": inpainting.Config}
+    commands = re.findall(r"^python -m experiments\.(\w+) (.*)$", SYSTEMS, flags=re.MULTILINE)
+    assert len(commands) >= 4
+    for name, flags in commands:
+        configuration.parse(flags.split(), configurations[name])
 
 
 def test_the_pictures_are_those_of_the_experiment():

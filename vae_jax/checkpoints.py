@@ -2,6 +2,7 @@
 
     checkpoints/step-0000001234.npz    the whole state; the newest two are kept
     checkpoints/best.npz               the weights that evaluated best
+    checkpoints/weights-0000001234.npz the weights alone, where they are kept on the way
 
 A checkpoint is an .npz of plain arrays, one for each leaf, named by its path, and a small JSON
 text. It appears whole or not at all; its checksums show a broken one. Reading one runs no code,
@@ -28,14 +29,15 @@ KEEP = 2  # the last state, and the one before in case the last is broken
 BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def _named_leaves(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their paths: "posterior/params/Dense_0/kernel"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def save_arrays(path: Path, tree: Any, meta: dict[str, Any]) -> None:
     """A pytree of arrays, and a small JSON value beside it, in one .npz file."""
-    arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree).items()}
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **{".meta": np.asarray(json.dumps(meta)), **arrays})
@@ -48,20 +50,23 @@ def load_arrays(path: Path, like: Any, partial: bool = False) -> tuple[Any, dict
     one of BROKEN where it cannot be read. Names, shapes and types are compared before any data
     are read.
     """
-    wanted = _named_leaves(like)
+    wanted = named_leaves(like)
     with zipfile.ZipFile(path) as archive:
         found = {name.removesuffix(".npy") for name in archive.namelist()} - {".meta"}
         odd = wanted.keys() - found if partial else wanted.keys() ^ found
         if odd:
-            raise UserError(
-                f"checkpoint {path} does not fit this model: {min(odd)} is in only one of the two"
-            )
-        leaves = [_read_array(archive, path, name, leaf) for name, leaf in wanted.items()]
-        meta = json.loads(str(_read_array(archive, path, ".meta", None)))
+            raise UserError(f"{path} does not fit this model: {min(odd)} is in only one of the two")
+        leaves = [read_array(archive, path, name, leaf) for name, leaf in wanted.items()]
+        meta = json.loads(str(read_array(archive, path, ".meta", None)))
     return jax.tree.unflatten(jax.tree.structure(like), leaves), meta
 
 
-def _read_array(archive: zipfile.ZipFile, path: Path, name: str, like: Any) -> np.ndarray:
+def read_array(archive: zipfile.ZipFile, path: Path, name: str, like: Any) -> np.ndarray:
+    """The member NAME.npy, of the shape and type of `like`; where that is None, a text.
+
+    Raises UserError, before any data are read, where it is another; one of BROKEN where it cannot
+    be read. Never reads more than `like` has bytes. path: of the archive, for the messages.
+    """
     with archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         header = {
@@ -74,7 +79,7 @@ def _read_array(archive: zipfile.ZipFile, path: Path, name: str, like: Any) -> n
             like is None and (dtype.kind != "U" or dtype.itemsize > 2**20)
         ):
             raise UserError(
-                f"checkpoint {path} does not fit this model: {name} is {dtype}{list(shape)}, "
+                f"{path} does not fit this model: {name} is {dtype}{list(shape)}, "
                 f"expected {wanted[1]}{list(wanted[0])}"
             )
         size = dtype.itemsize * int(np.prod(shape))
@@ -128,6 +133,25 @@ def restore_checkpoint(directory: Path, like: Any) -> tuple[Any, dict[str, Any]]
 
 def save_best(directory: Path, params: Params, meta: dict[str, Any]) -> None:
     save_arrays(directory / "checkpoints" / "best.npz", {"params": params}, meta)
+
+
+def save_kept(directory: Path, params: Params, meta: dict[str, Any]) -> None:
+    path = directory / "checkpoints" / f"weights-{meta['step']:010d}.npz"
+    save_arrays(path, {"params": params}, meta)
+
+
+def read_kept(directory: Path, like: Params) -> list[tuple[Params, dict[str, Any]]]:
+    """The weights kept on the way, the first first, each with its meta. UserError in one line."""
+    found = []
+    for path in sorted((directory / "checkpoints").glob("weights-*.npz")):
+        try:
+            tree, meta = load_arrays(path, {"params": like})
+        except UserError:
+            raise
+        except BROKEN as error:
+            raise UserError(f"checkpoint {path} is broken ({error})") from None
+        found.append((tree["params"], meta))
+    return found
 
 
 def keep_best(directory: Path, params: Params, step: int, meta: dict[str, Any]) -> None:

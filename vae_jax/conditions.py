@@ -58,8 +58,6 @@ def label(image_shape: Shape, num_classes: int) -> Condition:
 
 def pixels(given: Bool[np.ndarray, "h w"], image_shape: Shape) -> Condition:
     """The given pixels, drawn as Bernoulli(grey); the target is all others, [pixels, channels]."""
-    if len(image_shape) != 3:
-        raise UserError(f"a part of the pixels can be given of images only, not of {image_shape}")
     channels = image_shape[2]
     inside, outside = np.flatnonzero(given), np.flatnonzero(~given)
     if not len(inside) or not len(outside):
@@ -82,8 +80,6 @@ def random_mask(image_shape: Shape, num_classes: int) -> Condition:
     """Half of the pixels, others in each image: c is [h, w, channels + 1], the image where it is
     given (0 elsewhere) and the mask; the target is the whole image.
     """
-    if len(image_shape) != 3:
-        raise UserError(f"a part of the pixels can be given of images only, not of {image_shape}")
     height, width, channels = image_shape
 
     def split(key: Key, image: Array, label: Array) -> tuple[Array, Array]:
@@ -130,4 +126,8 @@ def make(name: str, image_shape: Shape, num_classes: int = 0) -> Condition:
 
     Raises UserError where the data cannot carry it.
     """
+    if name not in ("none", "label") and len(image_shape) != 3:
+        raise UserError(
+            f"condition {name} gives some of an image's pixels; got data of shape {image_shape}"
+        )
     return CONDITIONS[name](image_shape, num_classes)

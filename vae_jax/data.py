@@ -14,6 +14,8 @@ through it. Drawing from the grey levels: Salakhutdinov & Murray (ICML 2008); an
 Burda, Grosse & Salakhutdinov (ICLR 2016). "static" is not Larochelle's file of fixed draws (AISTATS
 2011), which is the data set `binarized_mnist`: likelihoods on the two are close, but belong in
 different tables.
+
+Points are float32 [n, dims] instead, real numbers that stay as they are: "none", asked for or not.
 """
 
 import argparse
@@ -32,7 +34,9 @@ from vae_jax.draws import draw_once, hold_out
 from vae_jax.fetch import UnavailableError
 from vae_jax.formats import DataError, Split
 from vae_jax.settings import UserError, setting, validate
-from vae_jax.sources import DATASETS, Table
+from vae_jax.sources import NAMES
+from vae_jax.tables import Table
+from vae_jax.types import noun
 
 
 class Dataset(NamedTuple):
@@ -53,10 +57,9 @@ class Dataset(NamedTuple):
     factors: tuple[tuple[str, int], ...] = ()
 
     @property
-    def x_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of one image."""
-        height, width, channels = self.train.x.shape[1:]
-        return height, width, channels
+    def x_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of one image, or (dims,) of a point."""
+        return self.train.x.shape[1:]
 
     @property
     def num_classes(self) -> int:
@@ -65,8 +68,9 @@ class Dataset(NamedTuple):
 
     @property
     def x_mean(self) -> np.ndarray:
-        """The mean training image, float32 [height, width, channels] in [0, 1]."""
-        return (np.mean(self.train.x, axis=0) / 255).astype(np.float32)
+        """The mean training image, float32 [height, width, channels] in [0, 1], or point."""
+        mean = np.mean(self.train.x, axis=0)
+        return (mean / 255 if self.train.x.dtype == np.uint8 else mean).astype(np.float32)
 
 
 # Splits and fixed draws ---------------------------------------------------------------------------
@@ -92,14 +96,23 @@ def _finish(table: Table, config: "DataConfig") -> Dataset:
     train, valid = _with_valid(table, config.validation_size, config.data_seed)
     splits = {"train": train, "valid": valid, "test": table.test}
     _check(splits, table.source)
-    source, binarisation = table.source, config.binarisation
+    source, binarisation = table.source, _binarisation(train, table.name, config.binarisation)
     if len(train.y) and (train.y == train.y[0]).all():
         source += "; all labels are the same"
+    for which, split in splits.items():
+        splits[which] = _fixed(split, binarisation, config.data_seed, which)
     if binarisation == "dynamic" and _blockwise(lambda x: ((x == 0) | (x == 255)).all(), train.x):
         binarisation = "none"
-    for which, split in splits.items():
-        splits[which] = _fixed(split, config.binarisation, config.data_seed, which)
     return Dataset(table.name, source, **splits, binarisation=binarisation, factors=table.factors)
+
+
+def _binarisation(split: Split, name: str, wanted: str) -> str:
+    """What can be done of what is wanted; UserError where that is not what was meant."""
+    if split.x.dtype == np.uint8:
+        return wanted
+    if wanted not in ("dynamic", "none"):  # the first is the default
+        raise UserError(f"binarisation must be none: {name} has no grey levels; got {wanted!r}")
+    return "none"
 
 
 def _check(splits: dict[str, Split], source: str) -> None:
@@ -173,7 +186,7 @@ class DataConfig:
 
     dataset: str = setting(
         "auto",
-        f"{', '.join(DATASETS)}; auto: mnist, or digits where MNIST cannot be had, and says "
+        f"{', '.join(NAMES)}; auto: mnist, or digits where MNIST cannot be had, and says "
         "so; FILE.npz: your own x_train, and y_train, x_test, y_test if you have them; tfds:NAME: "
         "any image data set of tensorflow-datasets",
         parse=sources.known,
@@ -214,7 +227,7 @@ def load(config: DataConfig) -> Dataset:
         raise DataError(f"data_dir must be a folder that exists; got {config.data_dir!r}")
     try:
         dataset = "mnist" if config.dataset == "auto" else config.dataset
-        return _finish(sources.read(dataset, data_dir), config)
+        return _finish(sources.read(dataset, data_dir, config.data_seed), config)
     except UnavailableError as error:
         if config.dataset != "auto":
             raise
@@ -237,7 +250,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str]) -> int:
     """`python -m vae_jax.data NAME`: fetches and prepares a data set before it is needed."""
     parser = _Parser("python -m vae_jax.data", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("name", help=f"{', '.join(DATASETS)}, FILE.npz or tfds:NAME")
+    parser.add_argument("name", help=f"{', '.join(NAMES)}, FILE.npz or tfds:NAME")
     parser.add_argument("--data_dir", default="", help="where to; made where it is not there")
     try:
         given = parser.parse_args(arguments)
@@ -252,7 +265,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     sizes = [f"{len(getattr(dataset, s).x):,} {s}" for s in ("train", "valid", "test")]
     shape = "×".join(map(str, dataset.x_shape))
-    print(f"{dataset.name}, {shape}: {', '.join(sizes)} images; {dataset.source}")
+    print(f"{dataset.name}, {shape}: {', '.join(sizes)} {noun(dataset.x_shape)}s; {dataset.source}")
     return 0
 
 

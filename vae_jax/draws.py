@@ -29,6 +29,12 @@ def hold_out(split: Split, size: int, data_seed: int, stream: str) -> tuple[Spli
     return rest, select(split, order[:size])
 
 
+def uniform(shape: tuple[int, ...], data_seed: int, stream: str) -> np.ndarray:
+    """Numbers on [0, 1), multiples of 2⁻⁵³."""
+    words = _generator(data_seed, stream).random_raw(math.prod(shape))
+    return (words >> np.uint64(11)).reshape(shape) * 2.0**-53
+
+
 def threshold16(v: Any) -> Any:
     """round(v·2¹⁶/255) for v = 0, …, 255 in whole numbers, since 2¹⁶ = 257·255 + 1."""
     return 257 * v + (v >> 7)

@@ -27,8 +27,9 @@ class DataError(UserError):
 
 
 class Split(NamedTuple):
-    """Images x, uint8 [n, height, width, channels]; labels y, int32 [n], or [0] without any;
-    indices of the values of known factors, int32 [n, factors], or [0, 0] without any.
+    """Images x, uint8 [n, height, width, channels], or points, float32 [n, dims]; labels y, int32
+    [n], or [0] without any; indices of the values of known factors, int32 [n, factors], or [0, 0]
+    without any.
     """
 
     x: np.ndarray

@@ -18,11 +18,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num
 
 from vae_jax.distributions import Bernoulli, Laplace, Normal, StudentT
 from vae_jax.networks import Net, Shape
 from vae_jax.pixels import LEVELS, Beta, Categorical, ContinuousBernoulli, DiscretizedLogistic
+from vae_jax.settings import UserError
 from vae_jax.types import Array, Key, Params
 
 FLOOR = 0.004  # about one grey level, 1/255
@@ -241,20 +242,32 @@ DISCRETE = {
     "categorical": LEVELS,
 }
 
+# Those that are densities on the whole line; the others are of pixels, in [0, 1].
+REAL = ("gaussian", "laplace", "student_t")
 
-def is_probability(name: str, x: UInt8[np.ndarray, "n *shape"]) -> bool:
+
+def check(name: str, x: Num[np.ndarray, "n *shape"]) -> None:
+    """UserError where examples x are real numbers and the likelihood is of pixels."""
+    if x.dtype != np.uint8 and name not in REAL:
+        known = ", ".join(REAL)
+        raise UserError(f"likelihood must be one of {known} for points; got {name!r}")
+
+
+def is_probability(name: str, x: Num[np.ndarray, "n *shape"]) -> bool:
     """Whether exp(log p(x)) of these images is a probability: bits per dimension mean something."""
     return name in DISCRETE and (DISCRETE[name] == LEVELS or _is_binary(x))
 
 
-def _is_binary(x: UInt8[np.ndarray, "n *shape"]) -> bool:
+def _is_binary(x: Num[np.ndarray, "n *shape"]) -> bool:
     return not np.any((x > 0) & (x < LEVELS - 1))
 
 
-def misfit(name: str, x: UInt8[np.ndarray, "n *shape"], binarisation: str) -> str:
+def misfit(name: str, x: Num[np.ndarray, "n *shape"], binarisation: str) -> str:
     """One line where a likelihood does not suit images x, channels last, that will be binarised as
     said; "" where it does. Bernoulli pixels for grey values are usual practice, and pass.
     """
+    if x.dtype != np.uint8:
+        return ""
     colour = x.shape[-1] > 1
     grey = binarisation in ("static", "threshold") or not _is_binary(x)  # before it was binarised
     if name == "bernoulli":

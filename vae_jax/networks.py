@@ -101,10 +101,10 @@ def convolutional(
         shapes: Sequence[Shape], output: Shape, image: Shape = (), start: Array | None = None
     ) -> Net:
         nothing_to_see = sum(math.prod(shape) for shape in shapes) == 0  # behind it, a dead ReLU
+        if image and len(image) != 3:
+            raise UserError(f"convolutions need images [height, width, channels]; got {image}")
         if nothing_to_see or not image or find_shape(image, output) is None:
             return dense.decoder(shapes, output, image, start)
-        if len(image) != 3:
-            raise UserError(f"convolutions need images [height, width, channels]; got {image}")
         module = ImageDecoder(tuple(widths[::-1]), hidden, blocks, output, image, style, start)
         return from_linen(module, shapes)
 

@@ -237,13 +237,14 @@ def _faults(s: ObjectiveConfig) -> Iterator[str]:
         yield "capacity and free_bits both bound the rate: give one of them"
 
 
-def kl_weights(config: ObjectiveConfig) -> Callable[[Any], Weights]:
-    """step -> the KL weights at that step."""
-    beta = KL_SCHEDULES[config.kl_schedule](config.beta, config.kl_warmup, config.kl_cycles)
+def kl_weights(config: ObjectiveConfig, beta: Any = None) -> Callable[[Any], Weights]:
+    """step -> the KL weights at that step. beta: in place of the configuration's; may be traced."""
+    final = config.beta if beta is None else beta
+    rise = KL_SCHEDULES[config.kl_schedule](final, config.kl_warmup, config.kl_cycles)
     capacity: Callable[[Any], Any] = optax.constant_schedule(config.capacity)
     if config.capacity_steps:
         capacity = optax.linear_schedule(0.0, config.capacity, config.capacity_steps)
-    return lambda step: Weights(beta(step), capacity(step), config.free_bits)
+    return lambda step: Weights(rise(step), capacity(step), config.free_bits)
 
 
 def build(

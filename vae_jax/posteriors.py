@@ -25,9 +25,9 @@ def full(net: Net, latent_dim: int) -> Net:
     """N(μ(x), L(x) L(x)ᵀ), every covariance; the net's output [latents + latents (latents + 1)/2]
     is μ and L's rows below and on the diagonal, which is kept positive by exp.
     """
-    rows, columns = np.tril_indices(latent_dim)
 
     def apply(params: Params, x: Array, condition: Array) -> MultivariateNormal:
+        rows, columns = np.tril_indices(latent_dim)
         mean, entries = jnp.split(net.apply(params, x, condition), [latent_dim])
         on = rows == columns
         entries = jnp.where(on, jnp.exp(jnp.where(on, entries, 0)), entries)  # no inf behind where

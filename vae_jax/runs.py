@@ -8,7 +8,6 @@ figures/
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import functools
 import hashlib
@@ -19,7 +18,7 @@ import platform
 import subprocess
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +26,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax import conditions
-from vae_jax.batches import held_out
+from vae_jax import conditions, packs
 from vae_jax.checkpoints import BROKEN, checkpoints, load_arrays
 from vae_jax.conditions import Condition
-from vae_jax.evaluation import PRECISION, unit_interval
+from vae_jax.data import DataConfig
+from vae_jax.evaluation import PRECISION
 from vae_jax.files import naming, read_json, replacing
-from vae_jax.formats import Split
 from vae_jax.model import VAE, ModelConfig, build
+from vae_jax.objectives import ObjectiveConfig
 from vae_jax.settings import UserError
-from vae_jax.types import Batch, Key, Params, unconditional
+from vae_jax.trained import Run
+from vae_jax.training import TrainConfig
+from vae_jax.types import Params
+
+# topic of the settings -> what checks them
+CONFIGS = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "objective": ObjectiveConfig,
+    "training": TrainConfig,
+}
 
 # The directory
 
 
-def directory_name(dataset: str, latent_dim: int, settings: Any) -> str:
-    """Data set, latent dimension and a hash of the settings that decide the numbers."""
+def directory_name(name: str, settings: Any) -> str:
+    """A name and a hash of the settings that decide the numbers."""
     text = json.dumps(settings, sort_keys=True)
-    return f"{dataset}-z{latent_dim}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager
@@ -143,107 +152,63 @@ def rewind_metrics(directory: Path, step: int) -> list[dict[str, Any]]:
 # Reading a run
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A trained model, wherever it was trained: config, functions, weights.
+def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
+    """A run from its directory or from a pack of it (see `packs`), on whatever device there is.
 
-    config: what config.json holds. x_shape: of an image, [height, width, channels]. Batches in,
-    batches out. For a model p(x|c) every method takes c, [n, *condition.c_shape] or one for all;
-    `split` makes the targets x and the c of images, `merge` images of them.
+    checkpoint: "best" by validation (the last, where nothing was validated) or "last"; of a pack,
+    which holds one, "best". Raises UserError with one line where something is missing or does not
+    fit.
     """
-
-    config: dict[str, Any]
-    vae: VAE
-    params: Params
-    condition: Condition
-    meta: dict[str, Any]
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        return self.condition.image_shape
-
-    def split(self, images: Any, labels: Any = None, key: Key | None = None) -> Batch:
-        """Targets and what is given of images [n, *x_shape], labels [n] where it needs them.
-
-        Grey pixels that are given are drawn with `key`.
-        """
-        if self.condition.c_shape == (0,):
-            return unconditional(images)
-        x = np.asarray(images).reshape(-1, *self.x_shape)
-        y = np.zeros(0, np.int32) if labels is None else np.asarray(labels, np.int32)
-        return held_out(self.condition, jax.random.key(0) if key is None else key, Split(x, y))
-
-    def merge(self, x: Any, c: Any = None) -> Any:
-        """Images [n, *x_shape] of targets and what is given."""
-        x = jnp.asarray(x)
-        return jax.vmap(self.condition.merge)(x, self._given(c, len(x)))
-
-    def _given(self, c: Any, n: int) -> Any:
-        """c for n examples; UserError where the model needs one and none fits."""
-        shape = self.condition.c_shape
-        if c is None and shape == (0,):
-            return jnp.zeros((n, 0))
-        c = jnp.asarray(jnp.nan if c is None else c)
-        if c.shape not in (shape, (n, *shape)):
-            raise UserError(
-                f"the run models p(x|c), c its {self.config['settings']['model']['condition']}: "
-                f"give c of shape {shape} or {(n, *shape)}, as `split` makes it"
-            )
-        return jnp.broadcast_to(c, (n, *shape))
-
-    def encode(self, x: Any, c: Any = None) -> Any:
-        """q(z|x,c) for targets [n, …], uint8 or floats in [0, 1]; `.mean` is [n, latents]."""
-        x = unit_interval(jnp.asarray(x).reshape(-1, *self.condition.x_shape))
-        return _batched(self.vae.posterior, self.params, x, self._given(c, len(x)))
-
-    def decode(self, z: Any, c: Any = None) -> Any:
-        """E[x|z,c], targets [n, …] in [0, 1], for latents [n, latent_dim]."""
-        z = jnp.atleast_2d(jnp.asarray(z))
-        return _batched(self.vae.likelihood, self.params, z, self._given(c, len(z))).mean
-
-    def sample(self, key: Key, n: int, c: Any = None) -> Any:
-        """E[x|z,c] for n latents z drawn from the prior p(z|c), [n, …] in [0, 1]."""
-        c = self._given(c, n)
-        z = _latents(self.vae.prior, self.params, jax.random.split(key, n), c)
-        return self.decode(z, c)
-
-    def reconstruct(self, x: Any, c: Any = None) -> Any:
-        """E[x|z,c] at the posterior means z of targets x."""
-        return self.decode(self.encode(x, c).mean, c)
+    path = Path(path)
+    if path.is_file():
+        return _load_pack(path, checkpoint)
+    config = read_json(path / "config.json")
+    vae, condition, like = _model(config, path / "config.json")
+    params, meta = _load_params(path, checkpoint, like)
+    summary = path / "summary.json"
+    return Run(
+        config, vae, jax.tree.map(jnp.asarray, params), condition, meta,
+        read_json(summary) if summary.exists() else {}, read_metrics(path),
+    )  # fmt: skip
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _batched(f: Callable[..., Any], params: Params, inputs: Any, c: Any) -> Any:
-    with jax.default_matmul_precision(PRECISION):
-        return jax.vmap(functools.partial(f, params))(inputs, c)
+def _load_pack(path: Path, checkpoint: str) -> Run:
+    if checkpoint != "best":
+        raise UserError(f"a pack holds one checkpoint, called best; got {checkpoint!r}")
+    pack = packs.read(path)
+    settings = pack.config["settings"]
+    try:
+        for topic, kind in CONFIGS.items():
+            # The data set may be a file that is not here.
+            kind(**settings.get(topic, {}) | ({"dataset": "auto"} if topic == "data" else {}))
+    except (TypeError, UserError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not describe a run: {reason}") from None
+    vae, condition, like = _model(pack.config, path)
+    params = packs.read_weights(path, like)
+    params = jax.tree.map(jnp.asarray, params)
+    return Run(pack.config, vae, params, condition, pack.checkpoint, pack.summary, pack.history)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _latents(prior: Callable[..., Any], params: Params, keys: Any, c: Any) -> Any:
-    with jax.default_matmul_precision(PRECISION):
-        return jax.vmap(lambda key, c: prior(params, c).sample(key))(keys, c)
-
-
-def load(run_dir: str | os.PathLike[str], checkpoint: str = "best") -> Run:
-    """A run from its directory, on whatever device there is.
-
-    checkpoint: "best" by validation (the last, where nothing was validated) or "last". Raises
-    UserError with one line where something is missing or does not fit.
-    """
-    directory = Path(run_dir)
-    config = read_json(directory / "config.json")
+def _model(config: Any, where: Path) -> tuple[VAE, Condition, Params]:
+    """The functions that a config names, and the shapes of their weights."""
     try:
         model = ModelConfig(**config["settings"]["model"])
         x_shape = tuple(config["dataset"]["x_shape"])
         condition = conditions.make(
             model.condition, x_shape, config["dataset"].get("num_classes", 0)
         )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{directory / 'config.json'} does not describe a run: {error!r}") from None
-    anything = np.zeros(condition.x_shape)  # the trained weights are read
-    vae = build(model, condition.x_shape, condition.c_shape, anything)
-    params, meta = _load_params(directory, checkpoint, jax.eval_shape(vae.init, jax.random.key(0)))
-    return Run(config, vae, jax.tree.map(jnp.asarray, params), condition, meta)
+        vae = _built(model, condition.x_shape, condition.c_shape)
+        return vae, condition, jax.eval_shape(vae.init, jax.random.key(0))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{where} does not describe a run: {error!r}") from error
+
+
+@functools.lru_cache
+def _built(model: ModelConfig, x_shape: tuple[int, ...], c_shape: tuple[int, ...]) -> VAE:
+    """The same functions for every run of a model, so that what is compiled serves them all."""
+    anything = np.zeros(x_shape)  # the trained weights are read
+    return build(model, x_shape, c_shape, anything)
 
 
 def _load_params(directory: Path, checkpoint: str, like: Params) -> tuple[Params, dict[str, Any]]:

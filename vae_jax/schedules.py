@@ -3,21 +3,26 @@
 import jax.numpy as jnp
 import optax
 
+from vae_jax.types import Scalar
+
+Rate = Scalar | float  # may be traced
+
 # Learning rates
 
 
-def constant(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
+def constant(learning_rate: Rate, warmup: int, total: int) -> optax.Schedule:
     """A linear rise over `warmup` steps, then the same value to the end."""
     rise = optax.linear_schedule(0.0, learning_rate, warmup)
     return rise if warmup else optax.constant_schedule(learning_rate)
 
 
-def cosine(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
+def cosine(learning_rate: Rate, warmup: int, total: int) -> optax.Schedule:
     """A linear rise over `warmup` steps, then half a cosine down to 0 at step `total`."""
-    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, max(total, warmup + 1))
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(total, warmup + 1))
+    return lambda step: learning_rate * shape(step)  # optax asks the peak whether it is 0
 
 
-def iwae(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
+def iwae(learning_rate: Rate, warmup: int, total: int) -> optax.Schedule:
     """Stages i = 0..7 of 3ⁱ parts of the training, at round(10^(1−i/7), 1)/10 of the rate.
 
     Burda, Grosse & Salakhutdinov (2016, §5): 3,280 epochs at 1e-4·round(10^(1−i/7), 1).
@@ -43,18 +48,18 @@ LEARNING_RATES = {
 # that a longer run starts as the shorter one did.
 
 
-def kl_linear(beta: float, warmup: int) -> optax.Schedule:
+def kl_linear(beta: Rate, warmup: int) -> optax.Schedule:
     """From 0 at step 0 to beta at step `warmup`, then beta (Bowman et al. 2016, §3.1)."""
     return optax.linear_schedule(0.0, beta, warmup)
 
 
-def kl_cosine(beta: float, warmup: int) -> optax.Schedule:
+def kl_cosine(beta: Rate, warmup: int) -> optax.Schedule:
     """As `kl_linear`, rising by half a cosine: flat at both ends."""
     fall = optax.cosine_decay_schedule(1.0, warmup)
     return lambda step: beta * (1 - fall(step))
 
 
-def kl_cyclical(beta: float, warmup: int, cycles: int) -> optax.Schedule:
+def kl_cyclical(beta: Rate, warmup: int, cycles: int) -> optax.Schedule:
     """`cycles` times: a linear rise from 0 over `warmup` steps, then as many at beta; then beta.
 
     Fu et al. (2019), with half of each cycle spent rising, R = 0.5.

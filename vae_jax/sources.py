@@ -1,7 +1,7 @@
 """Where each data set comes from: a name -> a `Table` of its images as its files hold them.
 
 What becomes of a table (validation images, binarisation) is the same for all and not known here.
-A new data set is one function and one line of `DATASETS`.
+A new data set is one function and one line of `DATASETS`, or of `DRAWN`.
 """
 
 import contextlib
@@ -10,28 +10,15 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from vae_jax import fetch, formats, sprites
-from vae_jax.draws import hold_out
+from vae_jax import fetch, formats, plane, sprites
+from vae_jax.draws import hold_out, uniform
 from vae_jax.files import replacing
 from vae_jax.formats import DataError, Split
-
-
-class Table(NamedTuple):
-    """A data set before anything is held out or drawn; valid and test are None where its files
-    have no such split. factors: name -> number of values, for the columns of `Split.factors`.
-    """
-
-    name: str
-    source: str
-    train: Split
-    valid: Split | None = None
-    test: Split | None = None
-    factors: tuple[tuple[str, int], ...] = ()
-
+from vae_jax.tables import Table, download, local, prepared
 
 # MNIST and its like -------------------------------------------------------------------------------
 
@@ -40,36 +27,6 @@ _PAIRS = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 _IDX = tuple(name for pair in _PAIRS.values() for name in pair)
-
-
-def _local(name: str, data_dir: Path, names: tuple[str, ...]) -> tuple[dict[str, Path], str]:
-    """The original files in the folder of the data set's name or the one above, or nothing."""
-    for folder in (data_dir / name, data_dir):
-        files = fetch.find(folder, names)
-        if len(files) == len(names):
-            return files, f"{folder}, original files"
-    return {}, ""
-
-
-def _download(
-    name: str, data_dir: Path, names: tuple[str, ...], urls: dict[str, str] | None = None
-) -> tuple[dict[str, Path], str]:
-    try:
-        files = fetch.download(name, data_dir, names, urls)
-    except fetch.UnavailableError as error:
-        for folder in (data_dir / name, data_dir):
-            if found := fetch.find(folder, names):  # somebody's unfinished work: not passed over
-                have = f"{folder} has only {', '.join(path.name for path in found.values())}"
-                raise DataError(f"{have}; {error}") from error
-        raise
-    return files, f"{data_dir}, downloaded by tensorflow-datasets"
-
-
-def _prepared(name: str, data_dir: Path) -> Table | None:
-    if found := fetch.read_prepared(name, data_dir):
-        splits, folder = found
-        return Table(name, f"{folder}, prepared by tensorflow-datasets", **splits, factors=())
-    return None
 
 
 # sha256 of train-labels-idx1-ubyte.gz: the files of these sets have the same names
@@ -94,11 +51,11 @@ def _mnist_like(name: str, data_dir: Path) -> Table:
     MNIST: LeCun, Bottou, Bengio & Haffner (1998). Fashion-MNIST: Xiao, Rasul & Vollgraf (2017).
     KMNIST, cursive Japanese: Clanuwat et al. (2018).
     """
-    files, source = _local(name, data_dir, _IDX)
+    files, source = local(name, data_dir, _IDX)
     if not files:
-        if prepared := _prepared(name, data_dir):
-            return prepared
-        files, source = _download(name, data_dir, _IDX)
+        if found := prepared(name, data_dir):
+            return found
+        files, source = download(name, data_dir, _IDX)
     _check_identity(name, files["train-labels-idx1-ubyte"])
     splits = {}
     for split, (images, labels) in _PAIRS.items():
@@ -125,11 +82,11 @@ def _binarized_mnist(data_dir: Path) -> Table:
             packed = formats.read_npz(path, _AMAT)
             splits = {split: _unpacked(packed[split], f"{path}: {split}") for split in _AMAT}
             return Table(name, str(path), **splits, factors=())
-    files, source = _local(name, data_dir, tuple(_AMAT.values()))
+    files, source = local(name, data_dir, tuple(_AMAT.values()))
     if not files:
-        if prepared := _prepared(name, data_dir):
-            return prepared
-        files, source = _download(name, data_dir, tuple(_AMAT.values()))
+        if found := prepared(name, data_dir):
+            return found
+        files, source = download(name, data_dir, tuple(_AMAT.values()))
     rows = {split: formats.read_amat(files[file], 784) for split, file in _AMAT.items()}
     splits = {split: _binary(x) for split, x in rows.items()}
     return Table(name, source, **splits, factors=())
@@ -164,9 +121,9 @@ def _omniglot(data_dir: Path) -> Table:
         images, source = formats.read_npz(path, _OMNIGLOT), str(path)
     else:
         zips = tuple(_OMNIGLOT.values())
-        files, source = _local("omniglot", data_dir, zips)
+        files, source = local("omniglot", data_dir, zips)
         if not files:
-            files, source = _download("omniglot", data_dir, zips)
+            files, source = download("omniglot", data_dir, zips)
         images = {key: formats.read_characters(files[file]) for key, file in _OMNIGLOT.items()}
         # Unpacking 32,460 pictures takes a while: kept where it can be.
         with (
@@ -213,9 +170,9 @@ def _dsprites(data_dir: Path) -> Table:
     """737,280 binary images of 64 × 64: three shapes in every scale, orientation and position
     (Matthey, Higgins, Hassabis & Lerchner 2017). Its first factor, the colour, is always white.
     """
-    files, source = _local("dsprites", data_dir, (_DSPRITES,))
+    files, source = local("dsprites", data_dir, (_DSPRITES,))
     if not files:
-        files, source = _download("dsprites", data_dir, (_DSPRITES,), _DSPRITES_URLS)
+        files, source = download("dsprites", data_dir, (_DSPRITES,), _DSPRITES_URLS)
     path = files[_DSPRITES]
     arrays = formats.read_npz(path, ("imgs", "latents_classes"))  # "metadata" is pickled
     x, classes = arrays["imgs"], arrays["latents_classes"]
@@ -251,6 +208,13 @@ def digits(data_dir: Path) -> Table:
     x = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     train, test = hold_out(Split(x, labels.astype(np.int32)), 297, 0, "test images")
     return Table("digits", "scikit-learn", train, test=test)
+
+
+def _arc(data_seed: int) -> Table:
+    """Points in the plane (see `plane`), real numbers without grey levels."""
+    sizes = {"train": 64_000, "test": 10_000}
+    splits = {s: Split(plane.arc(uniform((n, 3), data_seed, s))) for s, n in sizes.items()}
+    return Table("arc", f"drawn with data_seed {data_seed}", **splits, factors=())
 
 
 def arrays(name: str, source: str, given: dict[str, Any], where: str = "") -> Table:
@@ -293,20 +257,27 @@ DATASETS: dict[str, Callable[[Path], Table]] = {
     "digits": digits,
 }
 
+# Drawn on the spot: name -> function of data_seed
+DRAWN: dict[str, Callable[[int], Table]] = {"arc": _arc}
+
+NAMES = (*DATASETS, *DRAWN)
+
 
 def known(dataset: str) -> None:
     """Raises ValueError, with what a data set may be, where no source takes the name."""
     given = re.fullmatch(r"tfds:\w+(/[\w.-]+)?", dataset)
-    if not given and not dataset.endswith(".npz") and dataset not in ("auto", *DATASETS):
-        names = ", ".join(("auto", *DATASETS))
+    if not given and not dataset.endswith(".npz") and dataset not in ("auto", *NAMES):
+        names = ", ".join(("auto", *NAMES))
         raise ValueError(f"{names}, a file of images ending in .npz, or tfds:NAME")
 
 
-def read(dataset: str, data_dir: Path) -> Table:
-    """The table of a name of `DATASETS`, of FILE.npz, or of tfds:NAME.
+def read(dataset: str, data_dir: Path, data_seed: int = 0) -> Table:
+    """The table of one of `NAMES`, of FILE.npz, or of tfds:NAME.
 
     Raises DataError, with one line, where it is damaged or cannot be had.
     """
     if dataset.startswith("tfds:"):
         return _catalogue(dataset.removeprefix("tfds:"), data_dir)
-    return _npz(dataset) if dataset.endswith(".npz") else DATASETS[dataset](data_dir)
+    if dataset.endswith(".npz"):
+        return _npz(dataset)
+    return DRAWN[dataset](data_seed) if dataset in DRAWN else DATASETS[dataset](data_dir)

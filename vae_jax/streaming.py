@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from vae_jax import devices
 
 BLOCK = 2**26  # bytes streamed at a time: long enough to hide the return to Python
 T = TypeVar("T")
@@ -65,13 +66,13 @@ def feed(
 ) -> Iterator[tuple[Piece, Inputs]]:
     """What `training.make_run` is given for each piece; streamed `steps` at a time unless 0."""
     if steps:
-        return prefetched(streamed(data, order_of, cut(steps), steps))
+        return prefetched(streamed(data, order_of, cut(steps), steps, devices.placer(cut=1)))
     return resident(data, order_of, cut(sys.maxsize))
 
 
 def resident(data: Any, order_of: OrderOf, todo: Iterator[Piece]) -> Iterator[tuple[Piece, Inputs]]:
     """Each piece with all of the data, on the device."""
-    data, epoch, order = jax.tree.map(jnp.asarray, data), None, None
+    data, epoch, order = devices.put(data), None, None
     for piece in todo:
         if piece.epoch != epoch:
             epoch, order = piece.epoch, order_of(piece.epoch)
@@ -79,28 +80,30 @@ def resident(data: Any, order_of: OrderOf, todo: Iterator[Piece]) -> Iterator[tu
 
 
 def streamed(
-    data: Any, order_of: OrderOf, todo: Iterator[Piece], steps: int
+    data: Any,
+    order_of: OrderOf,
+    todo: Iterator[Piece],
+    steps: int,
+    place: devices.Place,
 ) -> Iterator[tuple[Piece, Inputs]]:
-    """Each piece, at most `steps` long, with the rows that it needs in the order it needs them."""
+    """Each piece, at most `steps` long, with its batches in order: arrays [steps, batch, ...].
+
+    All pieces are filled up to `steps`, so that a shorter one compiles nothing. A new array each
+    time, since a CPU's device may use it where it is.
+    """
     data, epoch, order = jax.tree.map(np.asarray, data), None, np.zeros((0, 0), int)
     for piece in todo:
         if piece.epoch != epoch:
             epoch, order = piece.epoch, np.asarray(order_of(piece.epoch))
-        rows = order[piece.first : piece.first + piece.count].ravel()
-        size = steps * order.shape[1]
-        block = jax.tree.map(lambda a: jax.device_put(_take(a, rows, size)), data)
-        inside = np.arange(size, dtype=np.int32).reshape(steps, -1)
-        yield piece, (block, inside, 0, piece.count)
+        rows = np.zeros((steps, order.shape[1]), order.dtype)
+        rows[: piece.count] = order[piece.first : piece.first + piece.count]
 
+        def gathered(a: np.ndarray) -> jax.Array:
+            shape = (*rows.shape, *a.shape[1:])
+            return place(shape, lambda part: np.take(a, rows[part[:2]], axis=0))
 
-def _take(a: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
-    """Rows of an array, in a new one of always the same size: a shorter piece compiles nothing.
-
-    A new one each time, since a CPU's device may use it where it is.
-    """
-    block = np.empty((size, *a.shape[1:]), a.dtype)
-    np.take(a, rows, axis=0, out=block[: len(rows)], mode="clip")  # "raise" would copy it once more
-    return block
+        block = jax.tree.map(gathered, data)
+        yield piece, (block, np.arange(steps, dtype=np.int32), 0, piece.count)
 
 
 class _End:

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from vae_jax import streaming
+from vae_jax import devices, streaming
 from vae_jax.batches import epoch_order
 from vae_jax.model import VAE
 from vae_jax.objectives import Weights
@@ -32,9 +32,7 @@ def _adaptive(make: Callable[..., Any]) -> Callable[..., optax.GradientTransform
     return lambda rate, s: make(rate, b1=s.beta1, b2=s.beta2, eps=s.epsilon)
 
 
-def adam_hat(
-    rate: optax.ScalarOrSchedule, b1: float, b2: float, eps: float
-) -> optax.GradientTransformation:
+def adam_hat(rate: Any, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
     """Adam in the order of Kingma & Ba's last paragraph of §2, rate·√(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + ε̂).
 
     As in Caffe and TensorFlow 1. There ε̂ is not corrected for the mean's bias as v is, and damps
@@ -140,8 +138,12 @@ def keys_from_seed(seed: int) -> Keys:
     return Keys(*jax.random.split(jax.random.key(seed), 3))
 
 
-def make_optimiser(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
-    rate = LEARNING_RATES[config.schedule](config.learning_rate, config.warmup, total_steps)
+def make_optimiser(
+    config: TrainConfig, total_steps: int, learning_rate: Any = None
+) -> optax.GradientTransformation:
+    """learning_rate: in place of the configuration's; may be traced."""
+    peak = config.learning_rate if learning_rate is None else learning_rate
+    rate = LEARNING_RATES[config.schedule](peak, config.warmup, total_steps)
     optimiser = OPTIMISERS[config.optimiser](rate, config)
     clip = optax.clip_by_global_norm(config.clip)
     l2 = optax.add_decayed_weights(config.l2, is_weight)
@@ -197,25 +199,34 @@ def make_step(
     return step
 
 
-def make_run(step: Step, prepare: Prepare) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """Many steps as one program: (state, key, data, order, first, count) -> (state, metrics).
+Steps = Callable[..., tuple[TrainState, dict[str, Array]]]
+
+
+def make_run(step: Step, prepare: Prepare) -> Steps:
+    """`make_steps`, compiled; the state's memory is used again."""
+    return jax.jit(make_steps(step, prepare), donate_argnums=0)
+
+
+def make_steps(step: Step, prepare: Prepare) -> Steps:
+    """Many steps as one function: (state, key, data, order, first, count) -> (state, metrics).
 
     Takes `count` steps on rows order[first], order[first + 1], … of `data`: a pytree of arrays
-    [n, ...] and int [steps, batch], both on the device. `metrics` are means over these steps.
+    [n, ...] and int [steps, batch], both on the device; or of arrays [n, batch, ...] and int
+    [steps], batches that are put together already. `metrics` are means over these steps.
     Stops at once after a step whose loss is not finite; `state.step` tells which it was. `first`
     and `count` are arrays: any number of steps runs without compiling anew.
     """
 
     def one(state: TrainState, key: Key, data: Any, indices: Array) -> Any:
         data_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
-        rows = jax.tree.map(lambda a: a[indices], data)
-        return step(state, noise_key, prepare(data_key, rows))
+        rows = devices.shared(jax.tree.map(lambda a: a[indices], data))
+        return devices.whole(step(state, noise_key, prepare(data_key, rows)))
 
     def run(
         state: TrainState,
         key: Key,
         data: Any,
-        order: Int[Array, "steps batch"],
+        order: Int[Array, "steps *batch"],
         first: Int[Array, ""],
         count: Int[Array, ""],
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
@@ -233,7 +244,7 @@ def make_run(step: Step, prepare: Prepare) -> Callable[..., tuple[TrainState, di
         nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         return jax.lax.while_loop(going, body, (jnp.zeros((), jnp.int32), state, nothing))[1:]
 
-    return jax.jit(run, donate_argnums=0)
+    return run
 
 
 class Progress(NamedTuple):
@@ -280,21 +291,24 @@ def fit(
     state: TrainState | None = None,
     chunk: int = 1000,
     limit: float | None = None,
+    run: Steps | None = None,
 ) -> Iterator[Progress]:
     """Trains, from `state` or from the start, and yields after each compiled chunk of steps.
 
     data: a pytree of arrays [n, ...]; `prepare` makes batches of its rows, by default of images
     in [0, 1] as they are. weights: what the objective is told at each step. Up to `limit` bytes, by
     default half of the device's memory, it is kept there; above that it streams from the host, and
-    trains to the same weights (see `streaming`).
+    trains to the same weights (see `streaming`). run: `make_run`'s, where it was compiled before.
+    On several devices: inside `devices.everywhere`.
     A chunk ends with the epoch, with the training, and at every `chunk`-th step of an epoch.
     """
     num_images = len(jax.tree.leaves(data)[0])
     per_epoch, total = length(config, num_images)
     keys = keys_from_seed(config.seed)
-    state = initial_state(vae, config, num_images) if state is None else state
-    step = make_step(vae, objective, make_optimiser(config, total), weights, config.ema)
-    run = make_run(step, prepare)
+    state = devices.put(initial_state(vae, config, num_images) if state is None else state)
+    if run is None:
+        step = make_step(vae, objective, make_optimiser(config, total), weights, config.ema)
+        run = make_run(step, prepare)
     permuted = jax.jit(epoch_order, static_argnums=(2, 3))
 
     def order(epoch: int) -> Array:

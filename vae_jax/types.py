@@ -30,6 +30,11 @@ class Batch(NamedTuple):
     condition: Any
 
 
+def noun(x_shape: tuple[int, ...]) -> str:
+    """What one example of this shape is called: [height, width, channels], or a point in space."""
+    return "image" if len(x_shape) == 3 else "point"
+
+
 def unconditional(x: Any) -> Batch:
     """Images about which nothing is known."""
     return Batch(x, np.zeros((len(x), 0), np.float32))

@@ -1,0 +1,102 @@
+"""Many devices as one: a mesh over all of them, and what lies where.
+
+    with devices.everywhere():
+        for progress in training.fit(…):
+
+Inside, JAX's mesh is set: batches are shared out along its axis `data`, members of a sweep along
+`member`, and everything else, the weights and the data set too, is whole on every device. What is
+computed is the same, so that numbers agree to rounding whatever the number of devices; how devices
+exchange sums is left to XLA's partitioner. With one device nothing is set and nothing changes.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA, MEMBER = "data", "member"
+T = TypeVar("T")
+
+
+def mesh() -> Mesh:
+    """All devices of all processes, along `data`."""
+    types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((1, jax.device_count()), (MEMBER, DATA), axis_types=types)
+
+
+@contextlib.contextmanager
+def everywhere() -> Iterator[None]:
+    """Inside, all devices of all processes compute together."""
+    if jax.device_count() == 1:
+        yield
+    else:
+        with jax.set_mesh(mesh()):
+            yield
+
+
+def shares() -> int:
+    """How many devices share out a batch where this is called; 1 outside of `everywhere`."""
+    return jax.sharding.get_abstract_mesh().shape.get(DATA, 1)
+
+
+# Inside a compiled function
+
+
+def shared(tree: T) -> T:
+    """Constrains arrays [batch, ...] to be shared out along `data`.
+
+    A batch that does not divide is filled up by the compiler; the last devices have less to do.
+    """
+    return _constrained(tree, PartitionSpec(DATA))
+
+
+def whole(tree: T) -> T:
+    """Constrains arrays to be whole on every device."""
+    return _constrained(tree, PartitionSpec())
+
+
+def _constrained(tree: T, spec: PartitionSpec) -> T:
+    if shares() == 1:
+        return tree
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, spec), tree)
+
+
+# From the host
+
+
+def put(tree: T) -> T:
+    """Arrays, whole on every device."""
+    place, mesh = placer(), jax.sharding.get_mesh()
+
+    def one(a: Any) -> Any:
+        if not isinstance(a, jax.Array):
+            return place(a.shape, lambda part: a[part])
+        return a if mesh.empty else jax.device_put(a, NamedSharding(mesh, PartitionSpec()))
+
+    return jax.tree.map(one, tree)
+
+
+Place = Callable[[tuple[int, ...], Callable[[Any], np.ndarray]], jax.Array]
+
+
+def placer(cut: int | None = None) -> Place:
+    """(shape, read) -> an array of that shape whose part a[part] is read(part).
+
+    It is shared out along axis number `cut`, or whole on every device without it or where it does
+    not divide; a process reads only what its own devices hold. May be called in another thread.
+    """
+    mesh, parts = jax.sharding.get_mesh(), shares()  # which a thread does not inherit
+
+    def place(shape: tuple[int, ...], read: Callable[[Any], np.ndarray]) -> jax.Array:
+        if mesh.empty:
+            return jnp.asarray(read(()))
+        spec = PartitionSpec()
+        if cut is not None and shape[cut] % parts == 0:
+            spec = PartitionSpec(*[None] * cut, DATA)
+        return jax.make_array_from_callback(shape, NamedSharding(mesh, spec), read)
+
+    return place

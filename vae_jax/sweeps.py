@@ -1,0 +1,275 @@
+"""Many trainings as one program: `vmap` over seed, KL weight, learning rate and latent dimension.
+
+A member is one training. It has its own order of the images and its own noise, from its own seed,
+and is in all but rounding what `training.fit` makes of the same settings. Members of different
+latent dimension are padded to the largest (see `masking`). One whose loss is not finite stops
+there, and the others do not notice. On several devices each has its share of the members.
+
+Where `vmap` is slower, the members train one after the other in one program, which takes their
+seed, KL weight and learning rate as arguments and is compiled once for a latent dimension.
+"""
+
+import dataclasses
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vae_jax import streaming, training
+from vae_jax.batches import epoch_order
+from vae_jax.masking import masked, pad, unpad
+from vae_jax.model import VAE
+from vae_jax.training import Objective, Prepare, Progress, Steps, TrainConfig, TrainState
+from vae_jax.types import Array
+
+AXIS = "member"
+MEMORY = 0.8  # of what there is, for the members
+
+
+class Member(NamedTuple):
+    """What one training has of its own; everything else the members of a program share."""
+
+    latent_dim: int
+    beta: float
+    learning_rate: float
+    seed: int
+
+
+class Program(NamedTuple):
+    """What the members share.
+
+    vae: latent dimension -> model, the same one whenever asked. weights: β -> step -> the KL
+    weights at that step. config: its learning rate and seed are not used.
+    """
+
+    vae: Callable[[int], VAE]
+    objective: Objective
+    weights: Callable[[Any], Callable[[Array], Any]]
+    config: TrainConfig
+    prepare: Prepare
+
+    def of(self, member: Member) -> TrainConfig:
+        return dataclasses.replace(
+            self.config, learning_rate=member.learning_rate, seed=member.seed
+        )
+
+    def start(self, member: Member, num_images: int) -> TrainState:
+        return training.initial_state(self.vae(member.latent_dim), self.of(member), num_images)
+
+
+class Values(NamedTuple):
+    """A member's own numbers as arrays; of several members [members, ...]."""
+
+    key: Any  # of its steps
+    beta: Any
+    learning_rate: Any
+    on: Any  # which of the program's latents are its own, [latents]
+
+
+def values(member: Member, latent_dim: int) -> Values:
+    key = training.keys_from_seed(member.seed).steps
+    beta, learning_rate = (jnp.asarray(v, jnp.float32) for v in member[1:3])
+    return Values(key, beta, learning_rate, jnp.arange(latent_dim) < member.latent_dim)
+
+
+def _steps(program: Program, latent_dim: int, total: int, mask: bool) -> Callable[..., Any]:
+    """(values, state, data, order, first, count) -> (state, metrics) of one member."""
+    config, vae = program.config, program.vae(latent_dim)
+
+    def steps(own: Values, state: TrainState, *inputs: Any) -> Any:
+        step = training.make_step(
+            masked(vae, own.on) if mask else vae,
+            program.objective,
+            training.make_optimiser(config, total, own.learning_rate),
+            program.weights(own.beta),
+            config.ema,
+        )
+        return training.make_steps(step, program.prepare)(state, own.key, *inputs)
+
+    return steps
+
+
+# One after the other
+
+
+def fit_in_turn(
+    program: Program,
+    data: Any,
+    members: Sequence[Member],
+    states: Sequence[TrainState | None],
+    chunk: int = 1000,
+    limit: float | None = None,
+) -> Iterator[dict[int, Progress]]:
+    """As `fit`, one member at a time, to its end; arguments as in `training.fit`."""
+    total = training.length(program.config, len(jax.tree.leaves(data)[0]))[1]
+
+    @cache
+    def compiled(latent_dim: int) -> Callable[..., Any]:
+        return jax.jit(_steps(program, latent_dim, total, mask=False), donate_argnums=1)
+
+    for i, (member, state) in enumerate(zip(members, states, strict=True)):
+        run, own = compiled(member.latent_dim), values(member, member.latent_dim)
+        for progress in training.fit(
+            program.vae(member.latent_dim), program.objective, data, program.of(member),
+            state=state, chunk=chunk, limit=limit,
+            run=lambda state, key, *inputs: run(own, state, *inputs),
+        ):  # fmt: skip
+            yield {i: progress}
+
+
+# All at once
+
+
+def member_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """The devices, by default all, that the members are shared out to; batches are not."""
+    devices = jax.devices() if devices is None else devices
+    types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((len(devices), 1), (AXIS, "data"), axis_types=types, devices=devices)
+
+
+class Stack:
+    """The states of some members as one, [members, ...]: padded to the largest latent dimension,
+    and to a multiple of the devices, each of which holds its members' part.
+    """
+
+    def __init__(self, program: Program, members: Sequence[Member], num_images: int, mesh: Mesh):
+        self.program, self.num_images, self.mesh = program, num_images, mesh
+        self.latent_dim = max(member.latent_dim for member in members)
+        self.members = [*members, *[members[-1]] * (-len(members) % mesh.shape[AXIS])]
+        dims = {member.latent_dim: member for member in members}
+        self.shapes = {
+            k: jax.eval_shape(partial(program.start, m, num_images)) for k, m in dims.items()
+        }
+        self.own = self._put([values(m, self.latent_dim) for m in members])
+        self.order_keys = self._put([training.keys_from_seed(m.seed).order for m in members])
+        self._slice = jax.jit(lambda state, i: jax.tree.map(lambda a: a[i], state))
+        self._orders = jax.jit(jax.vmap(epoch_order, (0, None, None, None)), static_argnums=(2, 3))
+
+    def _put(self, trees: Sequence[Any]) -> Any:
+        filled = [*trees, *[trees[-1]] * (len(self.members) - len(trees))]
+        where = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return jax.device_put(jax.tree.map(lambda *a: jnp.stack(a), *filled), where)
+
+    def _sizes(self, member: Member) -> tuple[int, int]:
+        return member.latent_dim, self.latent_dim
+
+    def start(self, states: Sequence[TrainState | None]) -> TrainState:
+        """From the members' own states; from their beginning where there is none."""
+        padded = []
+        for member, state in zip(self.members, states, strict=False):
+            state = self.program.start(member, self.num_images) if state is None else state
+            padded.append(pad(state, self.shapes[self.latent_dim], self._sizes(member)))
+        return self._put(padded)
+
+    def state(self, stacked: TrainState, i: int) -> TrainState:
+        """The i-th member's own, copied."""
+        member = self.members[i]
+        return unpad(self._slice(stacked, i), self.shapes[member.latent_dim], self._sizes(member))
+
+    def order(self, epoch: int) -> Any:
+        """Every member's own, [members, steps, batch]."""
+        return self._orders(self.order_keys, epoch, self.num_images, self.program.config.batch_size)
+
+    def make_run(self, total: int) -> Steps:
+        """`training.make_run` for all at once: a loop on each device, and none waits for another.
+
+        (state, data, order, first, count) -> (state, metrics), of data apart all [members, ...].
+        """
+        steps = _steps(self.program, self.latent_dim, total, mask=len(self.shapes) > 1)
+        each, shared = PartitionSpec(AXIS), PartitionSpec()
+        spread = jax.shard_map(
+            jax.vmap(steps, in_axes=(0, 0, None, 0, 0, 0)), mesh=self.mesh,
+            in_specs=(each, each, shared, each, each, each), out_specs=each,
+            axis_names={AXIS}, check_vma=False,
+        )  # fmt: skip
+        return partial(jax.jit(spread, donate_argnums=1), self.own)
+
+
+def fit(
+    program: Program,
+    data: Any,
+    members: Sequence[Member],
+    states: Sequence[TrainState | None],
+    chunk: int = 1000,
+    mesh: Mesh | None = None,
+) -> Iterator[dict[int, Progress]]:
+    """Trains all members as one program; yields after each chunk of steps, as `training.fit` does.
+
+    data: as in `training.fit`; it is kept on every device. states: where each goes on, None from
+    the start. What is yielded has the Progress of each member that took steps, by its place in
+    `members`: one that is ahead waits for the others, one whose loss is not finite comes no more.
+    """
+    num_images = len(jax.tree.leaves(data)[0])
+    per_epoch, total = training.length(program.config, num_images)
+    mesh = member_mesh() if mesh is None else mesh
+    stack = Stack(program, members, num_images, mesh)
+    state, run, order = stack.start(states), stack.make_run(total), lru_cache(1)(stack.order)
+    data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
+    at, going = np.asarray(state.step), np.arange(len(stack.members)) < len(members)
+    for piece in streaming.pieces(int(at.min()), total, per_epoch, chunk, sys.maxsize):
+        epoch_start = per_epoch * piece.epoch
+        begin = np.maximum(at, epoch_start + piece.first)
+        end = np.where(going, epoch_start + piece.first + piece.count, 0)
+        count = np.maximum(end - begin, 0)
+        if not count.any():
+            continue
+        state, metrics = run(state, data, order(piece.epoch), begin - epoch_start, count)
+        before, at, metrics = at, np.asarray(state.step), jax.device_get(metrics)
+        yield {
+            i: Progress(stack.state(state, i), int(at[i]), per_epoch, total, int(at[i] - before[i]),
+                        {name: float(each[i]) for name, each in metrics.items()})
+            for i in np.flatnonzero(count).tolist()
+        }  # fmt: skip
+        going &= np.isfinite(metrics["loss"])
+
+
+# What fits
+
+
+def member_bytes(program: Program, latent_dim: int, data: Any) -> int:
+    """What one member needs: its state, a gradient and an update, and what the gradient is made
+    of, as the backward pass asks for it.
+    """
+    num_images = len(jax.tree.leaves(data)[0])
+    vae, key, config = program.vae(latent_dim), jax.random.key(0), program.config
+    state = jax.eval_shape(lambda: program.start(Member(latent_dim, 1.0, 1.0, 0), num_images))
+
+    def backward(params: Any, rows: Any) -> Any:
+        batch, weights = program.prepare(key, rows), program.weights(1.0)(jnp.zeros((), jnp.int32))
+        return jax.vjp(lambda p: program.objective(vae, p, key, batch, weights)[0], params)[1]
+
+    rows = jax.tree.map(lambda a: jax.ShapeDtypeStruct((config.batch_size, *a.shape[1:]), a.dtype),
+                        data)  # fmt: skip
+    kept = jax.eval_shape(backward, state.params, rows)
+    return _bytes(state) + 2 * _bytes(state.params) + 2 * _bytes(kept)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
+
+
+def memory() -> float:
+    """Bytes that are free on each device; on a CPU, in the machine."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return free / jax.local_device_count()
+
+
+def how_many(program: Program, latent_dim: int, data: Any, devices: int) -> int:
+    """Members of so many latents that train at once on so many devices; at least one on each."""
+    room = MEMORY * memory() - sum(a.nbytes for a in jax.tree.leaves(data))
+    return devices * max(1, int(room // member_bytes(program, latent_dim, data)))
