@@ -12,10 +12,10 @@ maximum of the likelihood (Lucas et al. 2019), which has a closed form (Tipping 
 
 with λ the eigenvalues of the data's covariance (1/N): 962.384 nats an image in the original files'
 order. Which 1000 images these are matters more than all else: 40 random draws of 1000 gave 946.6 on
-average with a standard deviation of 6.2, and Lucas et al.'s notebook, whose images came first in
-another order, prints 941.654 with 1/(N − 1), which is 0.392 less than with 1/N. An ELBO above the
-optimum is a bug, and an error here. The decoder is linear, so the expectation over z in the ELBO is
-exact too: nothing is sampled.
+average with a standard deviation of 6.2, and Lucas et al.'s notebook, which probably had the images
+in another order, prints 941.654 with 1/(N − 1), which is 0.392 less than with 1/N. An ELBO above
+the optimum is a bug, and an error here. The decoder is linear, so the expectation over z in the
+ELBO is exact too: nothing is sampled.
 
 The images are turned to their principal axes first, a rotation that changes no density, and each
 axis has a scale of its own: the encoder's inputs are standardised by √λ, the decoder's outputs
