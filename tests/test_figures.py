@@ -264,7 +264,7 @@ def test_the_data_set_of_ones_own_file_is_found_again(tmp_path, monkeypatch):
     untrained(tmp_path / "r", f"--dataset={tmp_path / 'mine.npz'}", "--batch_size=8")
     assert draw(tmp_path / "r", "--figures=reconstructions") == 0
     settings = evaluate.EvaluationConfig(run_dir=str(tmp_path / "r"))
-    assert len(evaluate.load_split(vae_jax.load(tmp_path / "r"), settings).x) == 4
+    assert len(evaluate.load_split(vae_jax.load(tmp_path / "r"), settings)[0].x) == 4
     np.savez(tmp_path / "mine.npz", x_train=rng.integers(0, 256, (40, 4, 4), dtype=np.uint8))
     with pytest.raises(UserError, match="images are not the ones it was trained on"):
         draw(tmp_path / "r", "--figures=reconstructions")

@@ -29,7 +29,6 @@ import numpy as np
 from vae_jax import conditions, packs
 from vae_jax.checkpoints import BROKEN, checkpoints, load_arrays
 from vae_jax.conditions import Condition
-from vae_jax.data import DataConfig
 from vae_jax.evaluation import PRECISION
 from vae_jax.files import naming, read_json, replacing
 from vae_jax.model import VAE, ModelConfig, build
@@ -39,13 +38,18 @@ from vae_jax.trained import Run
 from vae_jax.training import TrainConfig
 from vae_jax.types import Params
 
-# topic of the settings -> what checks them
-CONFIGS = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "objective": ObjectiveConfig,
-    "training": TrainConfig,
-}
+
+def _configs() -> dict[str, Any]:
+    """Topic of the settings -> what checks them."""
+    from vae_jax.data import DataConfig  # not above: `python -m vae_jax.data` would import it twice
+
+    return {
+        "data": DataConfig,
+        "model": ModelConfig,
+        "objective": ObjectiveConfig,
+        "training": TrainConfig,
+    }
+
 
 # The directory
 
@@ -178,7 +182,7 @@ def _load_pack(path: Path, checkpoint: str) -> Run:
     pack = packs.read(path)
     settings = pack.config["settings"]
     try:
-        for topic, kind in CONFIGS.items():
+        for topic, kind in _configs().items():
             # The data set may be a file that is not here.
             kind(**settings.get(topic, {}) | ({"dataset": "auto"} if topic == "data" else {}))
     except (TypeError, UserError) as error:
