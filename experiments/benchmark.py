@@ -9,9 +9,10 @@ Times, in alternating rounds in one process, on random images of MNIST's shape:
     floor           the step's matrix products alone, plus one update of the optimiser alone
 
 and says each as a ratio to the floor; the convolutional networks' step both ways; the test NLL
-with 5,000 samples, in images/s and as a share of the machine's rate of matrix products; then
-importing, starting, and memory, each in processes of their own. Every flag of `experiments.run`
-that shapes the step works. Two minutes.
+with 5,000 samples, in images/s and as a share of the machine's rate of matrix products; sixteen
+members of a sweep, all at once and one after the other (`sweep_benchmark`); then importing,
+starting, and memory, each in processes of their own. Every flag of `experiments.run` that shapes
+the step works. Three minutes.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ import numpy as np
 import optax
 
 from experiments import config as configuration
+from experiments import sweep_benchmark
 from experiments.config import Config
 from vae_jax import conditions, evaluation, model, networks, objectives, training, types
 from vae_jax.batches import preparer
@@ -72,6 +74,7 @@ def main(config: Config) -> None:
         print(f"{name:<20}{1e3 * step:>12.2f}{ratio:>16.2f}{batch / step:>12,.0f}")
     convolutional(config)
     test_nll(config)
+    sweep_benchmark.main(config)
     print(started_up)
 
 

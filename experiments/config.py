@@ -56,11 +56,14 @@ class RunConfig:
         unit="GiB", at_least=0,
     )  # fmt: skip
     figures: str = setting(
-        "usual", "all: also the latents of the training set, and from images to latents and back",
+        "usual",
+        "all: also the latents of the training set; with two latents, the way of images there and "
+        "back, and the decoder at z = (1, 2)",
         choices=("usual", "all"),
     )  # fmt: skip
     decode_at: str = setting(
-        "", "draw what the decoder makes of this z, such as 1,2; empty: no such figure",
+        "", "draw what the decoder makes of this z, such as 0.5,-1; given a part of the first test "
+        "image, where the model is given one",
         parse=numbers,
     )  # fmt: skip
     figure_format: str = setting("png", "format of the figures", choices=("png", "pdf", "svg"))

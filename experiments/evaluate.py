@@ -45,7 +45,9 @@ class EvaluationConfig:
     ais_temperatures: int = setting(200, "temperatures, 10 leapfrog steps at each", at_least=2)
     ais_chains: int = setting(8, "chains an image", at_least=1)
     factors: str = setting(
-        "", "an .npy file of whole numbers [images, factors]: MIG, DCI and FactorVAE score"
+        "",
+        "MIG, DCI and FactorVAE score; own: by the data set's factors, or an .npy file of whole "
+        "numbers [images, factors]; empty: own, where it has any",
     )
 
     def __post_init__(self) -> None:
@@ -68,8 +70,10 @@ class Config:
 def main(config: Config) -> int:
     settings = config.evaluation
     run = runs.load(settings.run_dir, settings.checkpoint)
-    batch = load_split(run, settings)
-    factors = load_factors(settings, len(batch.x))
+    if settings.ais_images and not _latent_dim(run):
+        raise UserError("ais_images needs latents, and this run has none: leave it out")
+    batch, own = load_split(run, settings)
+    factors = load_factors(run, settings, own, len(batch.x))
     key = jax.random.key(settings.key_seed)
     estimate, numbers = likelihood(run, batch, settings, key)
     numbers |= latents(run, batch, key)
@@ -87,8 +91,12 @@ def main(config: Config) -> int:
     return 0
 
 
-def load_split(run: runs.Run, settings: EvaluationConfig) -> Batch:
-    """Some of the images that the run was made with."""
+def _latent_dim(run: runs.Run) -> int:
+    return run.config["settings"]["model"]["latent_dim"]
+
+
+def load_split(run: runs.Run, settings: EvaluationConfig) -> tuple[Batch, np.ndarray]:
+    """Some of the images that the run was made with, and the factors known of them."""
     dataset = directories.recorded(run.config, settings.data_dir, settings.run_dir)
     split = getattr(dataset, settings.split)
     some = formats.select(split, np.arange(len(split.x))[: settings.images or None])
@@ -99,16 +107,31 @@ def load_split(run: runs.Run, settings: EvaluationConfig) -> Batch:
         x = np.asarray(binarise("dynamic", key, jnp.asarray(some.x)))
         some = some._replace(x=(255 * x).astype(np.uint8))
     data_seed = run.config["settings"]["data"]["data_seed"]
-    return held_out(run.condition, jax.random.key(data_seed), some)
+    return held_out(run.condition, jax.random.key(data_seed), some), some.factors
 
 
-def load_factors(settings: EvaluationConfig, num_images: int) -> np.ndarray | None:
-    if not settings.factors:
+def load_factors(
+    run: runs.Run, settings: EvaluationConfig, own: np.ndarray, num_images: int
+) -> np.ndarray | None:
+    """The factors to score by, or None; of the data set's own, those that vary in these images."""
+    wanted = settings.factors
+    if not _latent_dim(run):
+        if wanted:
+            raise UserError("factors scores the latents, and this run has none: leave it out")
         return None
+    if wanted in ("", "own"):
+        varying = own[:, own.min(axis=0) < own.max(axis=0)] if own.size else own
+        if wanted and not varying.size:
+            name = run.config["dataset"]["name"]
+            raise UserError(
+                f"factors own needs images of known, varying factors, such as those of sprites; "
+                f"{name} has none: give them as an .npy file"
+            )
+        return varying if varying.size else None
     try:
-        factors = np.load(settings.factors)
+        factors = np.load(wanted)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"factors {settings.factors} cannot be read as .npy: {error}") from None
+        raise UserError(f"factors {wanted} cannot be read as .npy: {error}") from None
     return disentanglement.check_factors(factors, num_images)
 
 
@@ -116,16 +139,18 @@ def likelihood(
     run: runs.Run, batch: Batch, settings: EvaluationConfig, key: Any
 ) -> tuple[evaluation.LogLikelihood, dict[str, Any]]:
     """The rate-distortion point and the importance-weighted NLL."""
+    # Without latents every sample is the same.
+    samples = settings.nll_samples if _latent_dim(run) else 1
     with progress(batch, "NLL") as bar:
         estimate = evaluation.log_likelihood(
-            run.vae, run.params, batch, key, settings.nll_samples,
+            run.vae, run.params, batch, key, samples,
             report=bar.update, keep_weights=settings.save_weights,
         )  # fmt: skip
     ess = np.quantile(estimate.ess, (0.0, 0.5))
     return estimate, {
         **evaluation.elbo(run.vae, run.params, batch, key),
         **evaluation.nll(estimate),
-        "nll_samples": settings.nll_samples,
+        "nll_samples": samples,
         "ess_min": float(ess[0]),
         "ess_median": float(ess[1]),
     }

@@ -22,6 +22,7 @@ from vae_jax.types import noun
 
 NUM_RECONSTRUCTIONS = 32
 NUM_ENCODINGS, NUM_DRAWS, NUM_MEANS = 5, 50, 2000
+PLACE = (1.0, 2.0)  # z of the one that is decoded alone, as in oduerr/dl_tutorial
 SWEEP = np.linspace(-2, 2, 20)  # z of the decoder in the plane
 STEPS = 11  # of an interpolation or a traversal
 IN_A_ROW = 10
@@ -32,7 +33,7 @@ def draw(run: Run, dataset: Dataset, folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     settings = run.config["settings"]
     own, seed = settings["run"], settings["data"]["data_seed"]
-    at = numbers(own["decode_at"])
+    at = numbers(own["decode_at"]) or (PLACE if own["figures"] == "all" else ())
     scene = Scene(run, lambda: dataset, own["manifold_grid"], seed=seed, at=at)
     paths = []
     for name, entry in FIGURES.items():

@@ -50,6 +50,14 @@ class Job(NamedTuple):
         return [note for note in (self.dataset.fallback, misfit) if note]
 
 
+def _check_place(config: Config, dataset: data.Dataset) -> None:
+    """UserError where there is nothing to decode at the place that is to be drawn."""
+    place, latent_dim = config.run.decode_at, config.model.latent_dim
+    if place and (len(numbers(place)) != latent_dim or len(dataset.x_shape) != 3):
+        rule = f"latent_dim = {latent_dim} numbers, and data of images"
+        raise UserError(f"decode_at must have {rule}; got {place!r} for {dataset.name}")
+
+
 def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     """The job of a configuration; raises UserError where its parts do not go together.
 
@@ -63,9 +71,6 @@ def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     objective = objectives.build(
         config.objective, vae, condition.x_shape, len(dataset.train.x), condition.c_shape
     )
-    place, latent_dim = numbers(config.run.decode_at), config.model.latent_dim
-    if place and len(place) != latent_dim:
-        given = config.run.decode_at
-        raise UserError(f"decode_at must have latent_dim = {latent_dim} numbers; got {given!r}")
+    _check_place(config, dataset)
     training.length(config.training, len(dataset.train.x))  # a batch that cannot be filled
     return Job(config, dataset, condition, vae, objective)

@@ -49,7 +49,6 @@ PRESETS: dict[str, Values] = {
         "learning_rate": 1e-3,
         "manifold_grid": "linspace",
         "figures": "all",
-        "decode_at": "1,2",
     },
     # oduerr/dl_tutorial, tensorflow/vae/vae_demo-2D.ipynb: points in the plane, one latent. There
     # every step has fresh points, and scales have no floor. After 2,000 steps thirteen of sixteen

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -132,7 +132,7 @@ def columns(history: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     return {name: np.asarray([row.get(name, np.nan) for row in history]) for name in history[0]}
 
 
-def names(units: Sequence[int]) -> tuple[str, ...]:
+def names(units: Iterable[Any]) -> tuple[str, ...]:
     """z₁, z₂, … of latents counted from 0."""
     digits = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
     return tuple(f"z{str(unit + 1).translate(digits)}" for unit in units)

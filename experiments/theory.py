@@ -89,7 +89,7 @@ def acceptance() -> tuple[Figure, Numbers]:
     counts = np.asarray(accepted_counts(pixels))
     expected = 1 / counts.sum(axis=1)
     keys = jax.random.split(jax.random.key(0), 100_000)
-    proposals = [jax.jit(jax.vmap(glyph(d).propose))(keys) for d in measured]
+    proposals = [jax.jit(jax.vmap(glyph(d).propose))(keys) for d in measured.tolist()]
     draws = [len(keys) / int(accepted.sum()) for _, accepted in proposals]
     x, accepted = proposals[-1]  # of 35 pixels
     generated = np.asarray(jax.vmap(glyph(35).generate)(keys[:n])).reshape(n, 7, 5, 1)

@@ -1,5 +1,6 @@
 """Numbers about a model agree with what is known exactly."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -14,8 +15,7 @@ import oracles
 import pytest
 
 from vae_jax import annealing, disentanglement, evaluation
-from vae_jax.bounds import Weights
-from vae_jax.distributions import MultivariateNormal, Normal, kl
+from vae_jax.distributions import MultivariateNormal, Normal
 from vae_jax.settings import UserError
 from vae_jax.types import unconditional
 
@@ -279,7 +279,15 @@ def test_mutual_information_of_known_tables():
 
 @pytest.mark.parametrize(
     "bad",
-    [np.zeros((10, 0)), np.zeros(10), np.zeros((9, 2)), np.zeros((10, 2)), np.full((10, 1), 0.5)],
+    [
+        np.zeros((10, 0)),
+        np.zeros(10),
+        np.zeros((9, 2)),
+        np.zeros((10, 2)),
+        np.full((10, 1), 0.5),
+        np.full((10, 1), np.nan),
+        np.full((10, 1), "red"),
+    ],
 )
 def test_factors_that_are_none_are_one_line(bad):
     with pytest.raises(UserError) as error:
@@ -329,6 +337,31 @@ def test_the_command_evaluates_a_run(trained):
     np.testing.assert_allclose(-saved["log_p"].mean(), result["nll"], rtol=1e-5)
 
 
+def test_a_data_set_is_scored_by_its_own_factors_that_vary(trained):
+    from experiments import evaluate
+    from vae_jax import runs
+
+    run = runs.load(trained / "run")
+    own = np.stack([np.zeros(6), np.arange(6), np.ones(6)], axis=1).astype(np.int32)
+    nothing = np.zeros((0, 0), np.int32)
+
+    def load(wanted, known, run=run):
+        settings = evaluate.EvaluationConfig(run_dir="run", factors=wanted)
+        return evaluate.load_factors(run, settings, known, 6)
+
+    for wanted in ("", "own"):
+        np.testing.assert_array_equal(load(wanted, own), own[:, 1:2])
+    assert load("", nothing) is None
+    with pytest.raises(UserError, match="digits has none"):
+        load("own", nothing)
+    model = run.config["settings"]["model"] | {"latent_dim": 0}
+    settings = run.config["settings"] | {"model": model}
+    empty = dataclasses.replace(run, config=run.config | {"settings": settings})
+    assert load("", own, empty) is None
+    with pytest.raises(UserError, match="scores the latents"):
+        load("own", own, empty)
+
+
 def test_what_cannot_be_evaluated_is_one_line(trained, monkeypatch, capsys):
     from experiments import config as configuration
     from experiments import evaluate
@@ -337,9 +370,12 @@ def test_what_cannot_be_evaluated_is_one_line(trained, monkeypatch, capsys):
     np.save("short.npy", factors(7))
     for arguments in (
         [], ["nowhere"], ["run", "another"], ["run", "--nll_samples=0"],
-        ["run", "--factors=no.npy"],
+        ["run", "--factors=no.npy"], ["run", "--factors=own"],
         ["run", "--factors=short.npy"], ["run", "--save_weights"], ["run", "--save=w.txt"],
-        ["run", "--ais_temperatures=1"], ["run", "--split=all"], ["run", "--latent_dim=3"],
+        ["run", "--ais_temperatures=1"], ["run", "--split=all"], ["run", "--nll_samples=2.5"],
+        ["run", "--images=-1"],
+        ["run", "--checkpoint=first"], ["run", "--save=no/w.npz"], ["run", "--data_dir=nowhere"],
+        ["run", "--ais_chains=0"], ["run", "--latent_dim=3"],
     ):  # fmt: skip
         monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
         with pytest.raises(SystemExit) as stop:
@@ -397,15 +433,21 @@ def test_the_linear_vae_learns_its_optimum_and_never_passes_it():
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 5)) + 0.5 * rng.normal(size=(200, 5))
-    x = x.astype(np.float32)
-    config = linear_vae.LinearConfig(latent_dim=2, steps=100)
-    params = linear_vae.train(x, config)
-    elbo, best = linear_vae.evaluate(x, params), linear_vae.optimum(x, 2)
+    x, variances = linear_vae.principal_axes(x)
+    config = linear_vae.LinearConfig(latent_dim=2, steps=60)
+    params = linear_vae.train(variances.astype(np.float32), config)
+    elbo, best = linear_vae.evaluate(x, variances, params), linear_vae.optimum(x, 2)
     assert best - 0.005 < elbo <= best + 1e-9
-    vae = linear_vae.linear_vae(5, 2)
-    loss, _ = linear_vae.exact_elbo(vae, params, jax.random.key(0), unconditional(x), Weights())
-    np.testing.assert_allclose(-loss, elbo, rtol=1e-5)
+    np.testing.assert_allclose(linear_vae.exact_elbo(variances, params), elbo, rtol=1e-5)
+    vae, x = linear_vae.linear_vae(variances.astype(np.float32), 2), x.astype(np.float32)
     sampled = evaluation.elbo(vae, params, unconditional(x), jax.random.key(0))["elbo"]
     assert abs(sampled - elbo) < 0.5
-    q = jax.vmap(lambda x: vae.posterior(params, x, None))(x)
-    assert kl(q, Normal(jnp.zeros((200, 2)), jnp.zeros((200, 2))), jax.random.key(0)) > 0
+
+
+def test_turning_images_to_their_principal_axes_changes_no_likelihood():
+    from experiments import linear_vae
+
+    x = np.random.default_rng(1).normal(size=(50, 4)) @ np.diag([3.0, 1.0, 0.5, 0.2]) + 1
+    turned, variances = linear_vae.principal_axes(x)
+    np.testing.assert_allclose(turned.T @ turned / 50, np.diag(variances), atol=1e-12)
+    np.testing.assert_allclose(linear_vae.optimum(turned, 2), linear_vae.optimum(x, 2))

@@ -23,6 +23,7 @@ TINY = ["--dataset=digits", "--widths=8", "--steps=30", "--nll_samples=3", "--ba
 def run_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("cvae") / "run"
     flags = ["--model=cvae", "--prior=conditional", "--latent_dim=2", f"--run_dir={directory}"]
+    flags += ["--figures=all", "--decode_at=0,-1"]
     assert single.main(parse([*TINY, *flags])) == 0
     return directory
 
@@ -42,6 +43,13 @@ def test_a_conditional_run_is_opened_and_used(run_dir):
     for wrong in (None, jnp.zeros(3)):
         with pytest.raises(UserError, match=r"give c of shape \(8, 1\)"):
             run.decode(q.mean, wrong)
+
+
+def test_a_conditional_run_has_no_manifold_but_a_decoded_z(run_dir):
+    """With all figures: the plane of the latents is another for every condition."""
+    names = {path.stem for path in (run_dir / "figures").iterdir()}
+    usual = {"samples", "reconstructions", "latents", "curves"}
+    assert names == usual | {"training_latents", "decoded"}
 
 
 def test_its_summary_is_log_p_of_the_target_given_the_condition(run_dir):

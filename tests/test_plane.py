@@ -149,7 +149,7 @@ def test_areas_go_as_the_variances():
     figure = plane_plots.decoder(x, z, np.zeros((3, 2)), scale)
     ellipses = figure.axes[0].collections[1]
     figure.savefig(io.BytesIO(), format="png")
-    half_axes = np.stack([ellipses.get_transforms()[:, i, i] for i in (0, 1)], axis=1)
+    half_axes = np.asarray(ellipses.get_transforms())[:, [0, 1], [0, 1]]
     np.testing.assert_allclose(half_axes, 2 * scale, rtol=1e-6)
     np.testing.assert_array_equal(ellipses.get_array(), z)
     assert figure.axes[1].get_ylabel() == "z"
@@ -217,7 +217,8 @@ BAD = {
     "the preset's initialiser": (["--initialiser=he"], "initial_scale goes with"),
     "the preset's likelihood": (["--likelihood=bernoulli"], "likelihood must be one of gaussian"),
     "the preset's batches": (["--batch_size=64001"], "batch_size must be at most"),
-    "a z of another dimension": (["--decode_at=1,2"], "latent_dim = 1 numbers; got '1,2'"),
+    "a z of another dimension": (["--decode_at=1,2"], "latent_dim = 1 numbers"),
+    "a z where nothing is seen": (["--decode_at=1"], "data of images; got '1' for arc"),
     "no z": (["--decode_at=here"], "finite numbers"),
 }
 

@@ -262,7 +262,7 @@ def test_a_run_of_a_version_with_fewer_settings_goes_on(finished, tmp_path, caps
     (old / "config.json").write_text(json.dumps(config))
     assert run(old, "--resume") == 0
     assert "finished" in capsys.readouterr().out
-    with pytest.raises(UserError, match="clip was 0.0, now 1.0"):
+    with pytest.raises(UserError, match=r"clip was 0\.0, now 1\.0"):
         run(old, "--resume", "--clip=1")
 
 

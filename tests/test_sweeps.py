@@ -113,7 +113,7 @@ UNEQUAL = {
         ObjectiveConfig(),
         {"optimiser": "adagrad", "clip": 1.0, "l2": 0.1},
     ),
-    "dreg, Caffe's Adam": (
+    "dreg by Caffe's Adam": (
         ModelConfig(widths="8", initial_bias=0.1),
         ObjectiveConfig(objective="dreg", num_samples=2),
         {"optimiser": "adam_hat", "ema": 0.5},
@@ -121,7 +121,10 @@ UNEQUAL = {
 }
 
 
-@pytest.mark.parametrize("case", UNEQUAL)
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[slow] * ("," not in c)) for c in UNEQUAL])
 def test_a_masked_member_is_the_model_of_its_size(case):
     """After one step, to 1e-5, in one program with a larger one."""
     shape, objective, settings = UNEQUAL[case]
@@ -143,21 +146,22 @@ def test_masked_units_do_nothing_at_all():
     params = masking.pad(small, large, (2, 5)).params
     vae, on = masking.masked(p.vae(5), jnp.arange(5) < 2), np.arange(5) < 2
     x, c = jnp.ones(SHAPE), jnp.zeros(0)
-    q = vae.posterior(params, x, c)
-    mine = p.vae(2).posterior(small.params, x, c)
+    encode, decode = jax.jit(vae.posterior), jax.jit(vae.likelihood)
+    q = encode(params, x, c)
+    mine = jax.jit(p.vae(2).posterior)(small.params, x, c)
     np.testing.assert_array_equal(q.mean, [*mine.mean, 0, 0, 0])
     np.testing.assert_array_equal(q.log_scale, [*mine.log_scale, 0, 0, 0])
     key = jax.random.key(1)
     np.testing.assert_array_equal(q.sample(key)[:2], mine.sample(key))
     z = jnp.asarray([1.0, 2, 30, 40, 50])
-    logits = vae.likelihood(params, z, c).logits
-    np.testing.assert_array_equal(logits, vae.likelihood(params, jnp.where(on, z, -7), c).logits)
+    logits = decode(params, z, c).logits
+    np.testing.assert_array_equal(logits, decode(params, jnp.where(on, z, -7), c).logits)
 
     def loss(params):
         batch = p.prepare(key, jax.tree.map(jnp.asarray, images(32)))
         return p.objective(vae, params, key, batch, objectives.Weights())[0]
 
-    gradient = jax.grad(loss)(params)
+    gradient = jax.jit(jax.grad(loss))(params)
     kept = masking.unpad(gradient, small.params, (2, 5))
     assert bits(masking.pad(kept, gradient, (2, 5))) == bits(gradient)  # nothing but zeros outside
 
@@ -191,6 +195,13 @@ def test_what_can_be_masked():
 # What diverges, and going on
 
 
+@pytest.fixture(scope="module")
+def twelve_steps():
+    """Three members, chunk by chunk; and their program."""
+    p = program(steps=12)
+    return p, list(sweeps.fit(p, images(), MEMBERS, [None] * 3, chunk=2))
+
+
 def test_a_member_that_diverges_leaves_the_others_as_they_were():
     """Bit for bit; it stops at the step at which it would alone."""
     p = program(optimiser="sgd")
@@ -204,10 +215,9 @@ def test_a_member_that_diverges_leaves_the_others_as_they_were():
     assert (single.step, single.finite) == (ends[1].step, False)
 
 
-def test_going_on_is_the_same_as_never_having_stopped():
+def test_going_on_is_the_same_as_never_having_stopped(twelve_steps):
     """From wherever each member was: one starts, one is in the middle, one is done."""
-    p = program(steps=12)
-    whole = list(sweeps.fit(p, images(), MEMBERS, [None] * 3, chunk=2))
+    p, whole = twelve_steps
     ends = last(whole)
     middle, done = whole[3][1].state, whole[-1][2].state  # at steps 7 and 12
     assert int(middle.step) == 7
@@ -225,26 +235,26 @@ def test_going_on_is_the_same_as_never_having_stopped():
 DEVICES = """
 import sys
 sys.path.insert(0, "tests")
-import jax, numpy as np
 from test_sweeps import *
 assert len(jax.devices()) == 8
-p = program(steps=2)
-spread = last(sweeps.fit(p, images(), MEMBERS, [None] * 3))
-one = sweeps.member_mesh(jax.devices()[:1])
-near = last(sweeps.fit(p, images(), MEMBERS, [None] * 3, mesh=one))
-print(max(distance(spread[i].state, near[i].state) for i in range(3)))
+ends = last(sweeps.fit(program(steps=12), images(), MEMBERS, [None] * 3, chunk=2))
+np.savez(sys.argv[1], *[leaf for i in range(3) for leaf in jax.tree.leaves(ends[i].state)])
 """
 
 
-def test_the_same_members_on_eight_devices():
+def test_the_same_members_on_eight_devices(twelve_steps, tmp_path):
     """Fewer members than devices, too."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", DEVICES], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+        [sys.executable, "-c", DEVICES, tmp_path / "ends.npz"],
+        cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1e-5
+    ends = last(twelve_steps[1])
+    here = [leaf for i in range(3) for leaf in jax.tree.leaves(ends[i].state)]
+    with np.load(tmp_path / "ends.npz") as there:
+        assert distance(here, [there[name] for name in there.files]) < 1e-5
 
 
 def test_memory_decides_how_many(monkeypatch):

@@ -1,7 +1,7 @@
 """The aggregate posterior, q(z) = (1/N) Σ_n q(z|x_n), as a batch shows it.
 
 Everything here sees a whole batch: `q` is a batch of posteriors (leaves [batch, ...]) and
-`z` [batch, latents] one sample of each. Hoffman & Johnson (2016) and Chen et al. (2018, eq. 2)
+`z` [batch, latents] one sample of each. Hoffman & Johnson (2016) and Chen et al. (2018)
 take the rate apart,
 
     E KL(q(z|x)‖p(z)) = I(x; z) + KL(q(z)‖Π_d q(z_d)) + [KL(Π_d q(z_d)‖p(z))]
@@ -25,7 +25,7 @@ def batch_weights(
 ) -> Float[Array, "batch batch"]:
     """log c_ij such that q(z_i) ≈ Σ_j c_ij q(z_i|x_j), for z_i drawn from q(z|x_i).
 
-    Weighted (Chen et al. 2018, app. C.1): c = 1/(N·batch), biased. Stratified (app. C.2): z_i's
+    Weighted (Chen et al. 2018): c = 1/(N·batch), biased. Stratified (there): z_i's
     own image counts 1/N and the M others (N − 1)/(N·M) each, which is unbiased for q(z_i), and
     exact when the batch is the whole data set. (The paper gives one of the others a different
     weight; this is its estimator averaged over which one that is.)

@@ -23,7 +23,7 @@ def check_factors(factors: np.ndarray, num_examples: int) -> Factors:
             f"factors must be whole numbers of shape ({num_examples}, number of factors), a row "
             f"for each image; got shape {factors.shape}"
         )
-    if not np.array_equal(factors, np.asarray(factors, np.int64)):
+    if factors.dtype.kind not in "biuf" or not np.all(factors == np.rint(factors)):
         raise UserError("factors must be whole numbers: number the values of each factor")
     factors = factors.astype(np.int64)
     if np.any(factors.min(axis=0) == factors.max(axis=0)):
@@ -53,7 +53,7 @@ def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def mig(codes: Codes, factors: Factors, bins: int = 20) -> float:
-    """Mutual information gap (Chen et al. 2018, eq. 6): the mean over factors v_k of
+    """Mutual information gap (Chen et al. 2018): the mean over factors v_k of
 
         [I(z_(1); v_k) − I(z_(2); v_k)] / H(v_k),
 

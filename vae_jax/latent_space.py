@@ -32,7 +32,7 @@ def spherical(a: Point, b: Point, n: int) -> Points:
     return ((1 - t) * norms[0] + t * norms[1]) * direction
 
 
-def traversal(z: Point, unit: int, values: Float[np.ndarray, " n"]) -> Points:
+def traversal(z: Point, unit: int | np.integer, values: Float[np.ndarray, " n"]) -> Points:
     """Copies of z, one for each value, which latent `unit` takes."""
     points = np.repeat(z[None], len(values), axis=0)
     points[:, unit] = values

@@ -51,11 +51,11 @@ def beta_tc(
     num_examples: int,
     stratified: bool = False,
 ) -> tuple[Scalar, Metrics]:
-    """distortion + rate + (β − 1)·TC: β-TCVAE (Chen et al. 2018, eq. 4, with α = γ = 1).
+    """distortion + mutual information + β·TC + dimension-wise KL: β-TCVAE (Chen et al. 2018).
 
-    The rate is mutual information + total correlation TC + dimension-wise KL, and only TC is
-    weighted. The three are estimated from the batch (see `aggregate`) and sum to the sampled rate
-    log q(z|x) − log p(z). num_examples: N, the size of the data set. Needs a diagonal posterior.
+    The total correlation TC alone is weighted. The three terms are estimated from the batch (see
+    `aggregate`) and sum, sample by sample, to the rate that is reported, log q(z|x) − log p(z).
+    num_examples: N, the size of the data set. Needs a diagonal posterior.
     """
     draws = jax.tree.map(lambda a: a[:, 0], draw(vae, params, key, batch))
     q = _posteriors(vae, params, batch)
@@ -65,7 +65,7 @@ def beta_tc(
         "total_correlation": jnp.mean(joint - product),
         "dimension_kl": jnp.mean(product - draws.log_prior),
     }
-    metrics = summary(draws.rate, -draws.log_likelihood, **terms)
+    metrics = summary(draws.sampled_rate, -draws.log_likelihood, **terms)
     penalty = (weights.beta - 1) * terms["total_correlation"]
     return metrics["distortion"] + metrics["rate"] + penalty, metrics
 
@@ -83,7 +83,7 @@ def dip(
 ) -> tuple[Scalar, Metrics]:
     """distortion + β·rate + λ_od Σ_{i≠j} C_ij² + λ_d Σ_i (C_ii − 1)², DIP-VAE.
 
-    Kumar et al. (2018), eqs. 6-7. C is the batch's covariance of the posterior means (DIP-VAE-I)
+    Kumar et al. (2018). C is the batch's covariance of the posterior means (DIP-VAE-I)
     or, `within`, of q(z), which adds the mean posterior covariance (DIP-VAE-II).
     """
     draws = draw(vae, params, key, batch)

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-Points = Float[np.ndarray, "n 2"]
-Boxes = Float[np.ndarray, "n 4"]
+Points = Float[np.ndarray, "_ 2"]
+Boxes = Float[np.ndarray, "_ 4"]
 
 # In units of one place further down the list of candidates.
 _COVERS, _CROSSES = 1e4, 3.0
-_GAPS = (9.0, 16.0, 28.0, 46.0)
+_GAPS = (9.0, 16.0, 28.0, 46.0, 72.0)
 ANYWHERE = (45, 0, 90, -45, 180, -90, 135, -135)  # degrees from the right, the best first
 
 
@@ -40,7 +40,7 @@ def settle(
     sizes: list[tuple[float, float]],
     solid: Boxes,
     lines: Boxes,
-    frame: tuple[float, float, float, float],
+    frame: Float[np.ndarray, "4"],
 ) -> Points:
     """The centre of each label, [labels, 2], from its candidates [n, 2], the best first.
 
@@ -65,7 +65,7 @@ def along(points: Points, step: float = 5.0) -> Boxes:
     return boxes(np.concatenate([*parts, np.zeros((0, 2))]), (step, step))
 
 
-def _hits(some: Boxes, others: Boxes) -> Float[np.ndarray, " n"]:
+def _hits(some: Boxes, others: Boxes) -> Float[np.ndarray, " _"]:
     """How many of the others each box overlaps."""
     low, high = some[:, None, :2] < others[:, 2:], some[:, None, 2:] > others[:, :2]
     return np.sum(np.all(low & high, axis=2), axis=1).astype(float)
@@ -92,7 +92,7 @@ def write(axes: Axes, labels: list[Label], solid: Boxes, lines: Boxes) -> None:
         around(at, size, label.ways) if label.ways else at
         for at, size, label in zip(points, sizes, labels, strict=True)
     ]
-    centres = settle(spots, sizes, solid, lines, axes.bbox.extents)
+    centres = settle(spots, sizes, solid, lines, np.array(axes.bbox.extents))
     for text, centre, at, size, label in zip(texts, centres, points, sizes, labels, strict=True):
         x, y = axes.transData.inverted().transform(centre)
         text.set_position((float(x), float(y)))

@@ -97,7 +97,7 @@ def elbo_lines(axes: Axes, entropy: float | None) -> list[Label]:
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     style: dict[str, Any] = {"fontsize": _TINY, "color": "#777777", "bbox": _PAPER, "zorder": 0.6}
     labels, x = [], np.array([left, right])
-    for total in MaxNLocator(7).tick_values(left + bottom, right + top):
+    for total in MaxNLocator(8, steps=(1, 2, 5, 10)).tick_values(left + bottom, right + top):
         if entropy is not None and total <= entropy:
             continue
         axes.plot(x, total - x, gid="elbo", **_LEVEL)

@@ -62,7 +62,7 @@ def kl_cosine(beta: Rate, warmup: int) -> optax.Schedule:
 def kl_cyclical(beta: Rate, warmup: int, cycles: int) -> optax.Schedule:
     """`cycles` times: a linear rise from 0 over `warmup` steps, then as many at beta; then beta.
 
-    Fu et al. (2019), eqs. 6-7, with half of each cycle spent rising, R = 0.5.
+    Fu et al. (2019), with half of each cycle spent rising, R = 0.5.
     """
     rise = optax.linear_schedule(0.0, beta, warmup)
 
