@@ -46,6 +46,7 @@ class Stop:
     def code(self) -> int:
         """After the training: the exit code, 0 where it was not stopped."""
         self.gentle = False
+        self.signal = processes.largest(self.signal)
         if not self.signal:
             return 0
         print(f"stopped and saved; go on with: {self.resume}", file=sys.stderr)
@@ -86,8 +87,7 @@ def train(job: Job, directory: Path, stop: Stop) -> int:
             if writes:
                 checkpoints.save_checkpoint(directory, progress.state, log.meta)
             show(bar, progress, config)
-            stop.signal = processes.largest(stop.signal)  # one that is told to stop stops all
-            if stop.signal:
+            if processes.largest(stop.signal):  # one that is told to stop stops all
                 break
     return stop.code()
 
