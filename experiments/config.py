@@ -17,9 +17,11 @@ from typing import Any
 from absl import flags
 
 from experiments.presets import MODELS, PRESETS, resolve
+from vae_jax import processes
 from vae_jax.data import DataConfig
 from vae_jax.model import ModelConfig
 from vae_jax.objectives import ObjectiveConfig
+from vae_jax.processes import ProcessConfig
 from vae_jax.settings import UserError, allowed, setting, validate
 from vae_jax.training import TrainConfig
 
@@ -91,6 +93,7 @@ class Config:
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainConfig = TrainConfig()
     run: RunConfig = RunConfig()
+    processes: ProcessConfig = ProcessConfig()
 
     @classmethod
     def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> "Config":
@@ -244,7 +247,9 @@ def main(
         if issubclass(config, Config) and settings.run.deterministic:
             flag = "--xla_gpu_deterministic_ops=true"
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-        sys.exit(run(settings))
+        if issubclass(config, Config):
+            processes.start(settings.processes)
+        sys.exit(processes.run(lambda: run(settings) or 0))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,13 +1,15 @@
 """Where a run writes, what it writes down about itself, and whether it may go on there."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.config import Config, fields
-from vae_jax import data, files, runs
+from vae_jax import data, files, processes, runs
 from vae_jax.settings import UserError
 
 FREE = {
@@ -18,8 +20,13 @@ FREE = {
     "profile",
     "tensorboard",
     "keep_checkpoints",
+    "coordinator",
+    "num_processes",
+    "process_id",
+    "patience",
 }  # settings that may differ when a run is resumed
 LOG = "log.txt"  # where a launcher keeps a run's output
+APART = {"run", "processes"}  # topics that decide no number
 GROWING = {"epochs", "steps"}  # and those that may only grow
 
 
@@ -32,7 +39,7 @@ def named(name: str, config: Config, dataset: data.Dataset) -> Path:
     """runs/<name>-<hash>; the hash leaves out how long to train and what is measured, so that a
     longer run finds the shorter one to resume.
     """
-    sections = {name: s for name, s in config.settings.items() if name != "run"}
+    sections = {name: s for name, s in config.settings.items() if name not in APART}
     deciding = {
         topic: {k: v for k, v in section.items() if k not in FREE | GROWING}
         for topic, section in sections.items()
@@ -85,6 +92,16 @@ def describe(config: Config, dataset: data.Dataset) -> dict[str, Any]:
     }
 
 
+def deciding(description: dict[str, Any]) -> Any:
+    """What all processes of a run must agree in."""
+    settings = description["settings"]
+    wanted = {
+        topic: {name: value for name, value in section.items() if name not in FREE - {"resume"}}
+        for topic, section in settings.items()
+    }
+    return wanted, description["dataset"]["sha256"], description["environment"]["packages"]
+
+
 def check(directory: Path, description: dict[str, Any], resume: bool) -> str:
     """ "new", "started" or "finished"; UserError where the directory holds something else."""
     path = directory / "config.json"
@@ -103,6 +120,18 @@ def check(directory: Path, description: dict[str, Any], resume: bool) -> str:
     if differing:
         raise UserError(f"cannot resume {directory}: {'; '.join(differing)}")
     return "finished" if finished(directory, description["settings"]) else "started"
+
+
+@contextlib.contextmanager
+def claimed(directory: Path, description: dict[str, Any], resume: bool) -> Iterator[str]:
+    """Holds the directory, for process 0; what `check` found there, or its error, for all."""
+    with contextlib.ExitStack() as held:
+
+        def claim() -> str:
+            held.enter_context(runs.locked(directory))
+            return check(directory, description, resume)
+
+        yield processes.from_first(claim)
 
 
 def _left_behind(name: str) -> bool:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from experiments import board, telemetry
 from experiments.config import Config
 from experiments.job import Job
-from vae_jax import checkpoints, evaluation, runs, training
+from vae_jax import checkpoints, evaluation, processes, runs, training
 from vae_jax.objectives import kl_weights
 
 
@@ -46,6 +46,7 @@ class Stop:
     def code(self) -> int:
         """After the training: the exit code, 0 where it was not stopped."""
         self.gentle = False
+        self.signal = processes.largest(self.signal)
         if not self.signal:
             return 0
         print(f"stopped and saved; go on with: {self.resume}", file=sys.stderr)
@@ -70,6 +71,7 @@ def train(job: Job, directory: Path, stop: Stop) -> int:
         folder = directory / "profile"
         traced = telemetry.trace(fit, config.training, state, folder, config.run.profile)
         print(f"profile    {traced:,} steps in {folder}", flush=True)
+    writes = processes.first()
     steps = fit(config=config.training, state=state)
     stop.gentle = True
     clock = time.perf_counter()
@@ -79,11 +81,13 @@ def train(job: Job, directory: Path, stop: Stop) -> int:
                 print(_diverged(progress, directory), file=sys.stderr)
                 return 1
             log.add(progress, time.perf_counter() - clock)
-            keep(progress, directory, config.run.keep_checkpoints)
+            if writes:
+                keep(progress, directory, config.run.keep_checkpoints)
             clock = time.perf_counter()
-            checkpoints.save_checkpoint(directory, progress.state, log.meta)
+            if writes:
+                checkpoints.save_checkpoint(directory, progress.state, log.meta)
             show(bar, progress, config)
-            if stop.signal:
+            if processes.largest(stop.signal):  # one that is told to stop stops all
                 break
     return stop.code()
 
@@ -91,11 +95,25 @@ def train(job: Job, directory: Path, stop: Stop) -> int:
 def begin(job: Job, directory: Path) -> tuple[training.TrainState | None, "Log"]:
     """Where a training goes on: its newest checkpoint, None where there is none, and its log."""
     start = partial(training.initial_state, job.vae, job.config.training, len(job.rows.x))
-    state, meta = checkpoints.restore_checkpoint(directory, jax.eval_shape(start)) or (None, None)
+    state, meta = restored(directory, jax.eval_shape(start))
     log = Log(job, directory, meta)
-    if state is not None and log.meta["best"]:
+    if state is not None and log.meta["best"] and processes.first():
         checkpoints.keep_best(directory, state.averaged, log.meta["step"], log.meta["best"])
     return state, log
+
+
+def restored(directory: Path, like: Any) -> tuple[Any, Any]:
+    """The newest state, as process 0 reads it, and its meta; None where there is none."""
+    found: list[Any] = []
+
+    def read() -> Any:
+        found.extend(checkpoints.restore_checkpoint(directory, like) or (None, None))
+        return found[1]
+
+    meta = processes.from_first(read)
+    if meta is None:
+        return None, None
+    return processes.arrays_from_first(found[0] if found else None, like), meta
 
 
 def keep(progress: training.Progress, directory: Path, epochs: int) -> None:
@@ -123,7 +141,7 @@ def progress_bar(config: Config, num_images: int, step: int) -> tqdm:
         total=total * config.training.batch_size,
         unit=" images",
         unit_scale=True,
-        disable=None,
+        disable=None if processes.first() else True,
         bar_format=layout,
         desc=f"epoch 0/{total / steps_per_epoch:g}",
     )
@@ -147,13 +165,16 @@ class Log:
     def __init__(self, job: Job, directory: Path, meta: Any) -> None:
         self.config, self.vae, self.objective = job.config, job.vae, job.objective
         self.directory = directory
+        self.writes = processes.first()
         self.valid = job.held_out(job.dataset.valid)
         self.weights = kl_weights(job.config.objective)
-        if meta is None and runs.read_metrics(directory):
+        if meta is None and self.writes and runs.read_metrics(directory):
             print(f"note       no checkpoint in {directory}: training from the start")
         self.meta = meta or {"step": 0, "sums": {}, "best": None, "seconds": 0.0}
-        history = runs.rewind_metrics(directory, self.meta["step"])
-        self.board = board.Board(directory, history) if self.config.run.tensorboard else None
+        self.board = None
+        if self.writes:
+            history = runs.rewind_metrics(directory, self.meta["step"])
+            self.board = board.Board(directory, history) if self.config.run.tensorboard else None
 
     def add(self, progress: training.Progress, seconds: float) -> None:
         """One chunk of steps, and the seconds that it took."""
@@ -183,11 +204,13 @@ class Log:
             row |= {f"valid_{name}": value for name, value in valid.items()}
             self._keep_best(params, progress.step, valid["loss"])
         row |= telemetry.costs()
-        runs.append_metrics(self.directory, row)
+        if self.writes:
+            runs.append_metrics(self.directory, row)
         if self.board:
             self.board.add(row)
 
     def _keep_best(self, params: Any, step: int, loss: float) -> None:
         if self.meta["best"] is None or loss < self.meta["best"]["loss"]:
             self.meta["best"] = {"step": step, "loss": loss}
-            checkpoints.save_best(self.directory, params, self.meta["best"])
+            if self.writes:
+                checkpoints.save_best(self.directory, params, self.meta["best"])

@@ -7,6 +7,7 @@ importance-weighted NLL in nats per image, and figures: the manifold, samples, r
 latents and training curves. About two minutes for 30 epochs of MNIST on two CPU cores.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from experiments import directory as directories
 from experiments.config import Config
 from experiments.job import Job, assemble
 from experiments.loop import Stop, train
-from vae_jax import evaluation, files, likelihoods, model, runs
+from vae_jax import devices, evaluation, files, likelihoods, model, processes, runs
 from vae_jax.data import Dataset
 from vae_jax.networks import widths
 from vae_jax.types import noun
@@ -39,14 +40,17 @@ def perform(job: Job) -> int:
         print(f"note       {note}")
     directory = Path(config.run.run_dir or directories.default(config, dataset))
     description = directories.describe(config, dataset)
-    with runs.locked(directory), Stop() as stop:
-        before = directories.check(directory, description, config.run.resume)
+    processes.check_same(directories.deciding(description), "other flags or other images")
+    claim = directories.claimed(directory, description, config.run.resume)
+    with processes.quiet(), claim as before, Stop() as stop:
         if before == "finished":
             print(f"{directory} holds this run, finished: see {directory / 'summary.json'}")
             return 0
         print(header(job, directory), flush=True)
-        directories.begin(directory, description)
-        code = train(job, directory, stop)
+        if processes.first():
+            directories.begin(directory, description)
+        with devices.everywhere():
+            code = train(job, directory, stop)
         if code == 0:
             finish(job, directory)
         return code
@@ -57,7 +61,6 @@ def header(job: Job, where: Path) -> str:
     config, dataset, (steps_per_epoch, total) = job.config, job.dataset, job.length
     count = sum(model.count_parameters(job.vae).values())
     m, t = config.model, config.training
-    device = jax.devices()[0]
     return "\n".join([
         data_line(dataset),
         f"model      {_model(job)}{m.network} {widths(m)}, latent_dim {m.latent_dim}, "
@@ -66,7 +69,7 @@ def header(job: Job, where: Path) -> str:
         f"objective  {config.objective.objective}, beta {config.objective.beta:g}; {t.optimiser} "
         f"{t.learning_rate:g}, batch {t.batch_size}, {total:,} steps "
         f"({total / steps_per_epoch:g} epochs)",
-        f"device     {len(jax.devices())} × {device.device_kind}",
+        f"device     {devices.described()}",
         f"directory  {where}",
     ])  # fmt: skip
 
@@ -96,14 +99,27 @@ def finish(job: Job, directory: Path) -> None:
 
 def evaluate(job: Job, directory: Path) -> tuple[dict[str, Any], list[Path]]:
     """Evaluates on the test set, this once, and draws the figures: the summary, and their paths."""
-    run = runs.load(directory)
+    run = trained(job, directory)
     history = run.history
-    summary = summarise(job, run, history)
+    with devices.everywhere():
+        shared = dataclasses.replace(run, params=devices.put(run.params))
+        summary = summarise(job, shared, history)
+    if not processes.first():
+        return summary, []
     paths = figures.draw(run, job.dataset, directory / "figures")
     if job.config.run.tensorboard:
         board.finish(directory, history, summary, paths)
     files.write_json(directory / "summary.json", summary)
     return summary, paths
+
+
+def trained(job: Job, directory: Path) -> runs.Run:
+    """The trained run as process 0 reads it, in all of them."""
+    run = runs.load(directory) if processes.first() else None
+    meta, history = processes.from_first(lambda: run and (run.meta, run.history))
+    shapes = jax.eval_shape(job.vae.init, jax.random.key(0))
+    params = processes.arrays_from_first(run and run.params, shapes)
+    return run or runs.Run({}, job.vae, params, job.condition, meta, {}, history)
 
 
 def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -113,7 +129,8 @@ def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]]) -> dict[st
     means = evaluation.posterior_means(run.vae, run.params, test)
     # Without latents every sample is the same.
     samples = config.run.nll_samples if config.model.latent_dim else 1
-    with tqdm(total=len(test.x), desc="test NLL", unit=" images", disable=None) as bar:
+    quiet = None if processes.first() else True
+    with tqdm(total=len(test.x), desc="test NLL", unit=" images", disable=quiet) as bar:
         estimate = evaluation.log_likelihood(
             run.vae, run.params, test, key, samples, report=bar.update
         )

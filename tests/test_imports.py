@@ -15,6 +15,7 @@ LAYERS = [
         "sprites",
         "plane",
         "devices",
+        "processes",
         "schedules",
         "conditions",
         "latent_space",

@@ -38,6 +38,13 @@ def everywhere() -> Iterator[None]:
             yield
 
 
+def described() -> str:
+    """How many of which, and of how many processes where these are several."""
+    processes = jax.process_count()
+    of = f" in {processes} processes" if processes > 1 else ""
+    return f"{jax.device_count()} × {jax.devices()[0].device_kind}{of}"
+
+
 def shares() -> int:
     """How many devices share out a batch where this is called; 1 outside of `everywhere`."""
     return jax.sharding.get_abstract_mesh().shape.get(DATA, 1)
@@ -71,11 +78,15 @@ def _constrained(tree: T, spec: PartitionSpec) -> T:
 def put(tree: T) -> T:
     """Arrays, whole on every device."""
     place, mesh = placer(), jax.sharding.get_mesh()
+    several = jax.process_count() > 1
 
     def one(a: Any) -> Any:
-        if not isinstance(a, jax.Array):
-            return place(a.shape, lambda part: a[part])
-        return a if mesh.empty else jax.device_put(a, NamedSharding(mesh, PartitionSpec()))
+        if mesh.empty:
+            return jnp.asarray(a)
+        if isinstance(a, jax.Array) and not (several and a.is_fully_addressable):
+            return jax.device_put(a, NamedSharding(mesh, PartitionSpec()))
+        here = np.asarray(a)  # device_put would have the processes compare what they have
+        return place(here.shape, lambda part: here[part])
 
     return jax.tree.map(one, tree)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vae_jax import devices
 from vae_jax.distributions import kl_per_unit
 from vae_jax.model import VAE, log_weight, rate_distortion
 from vae_jax.types import Array, Batch, Key, Params
@@ -36,8 +37,9 @@ def _mapped(
     f: Callable[..., Any], vae: VAE, params: Params, key: Key, index: Any, batch: Batch
 ) -> Any:
     with jax.default_matmul_precision(PRECISION):
+        index, batch = devices.shared((index, batch))
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
-        return jax.vmap(functools.partial(f, vae, params))(keys, *_scaled(batch))
+        return devices.whole(jax.vmap(functools.partial(f, vae, params))(keys, *_scaled(batch)))
 
 
 def per_example(
@@ -52,12 +54,14 @@ def per_example(
     """f(vae, params, key, x, c) of every example, in compiled batches; arrays [n, ...] on the host.
 
     f is compiled once for each f, vae and shape: hand in the same function, not a new lambda.
-    `report` is told the number of examples after each batch. Raises ValueError without examples.
+    batch_size: of each device. `report` is told the number of examples after each batch. Raises
+    ValueError without examples.
     """
     num_examples = len(data.x)
     if num_examples == 0:
         raise ValueError("there are no examples to evaluate")
-    batch_size = min(batch_size, num_examples)
+    parts = devices.shares()
+    batch_size = -(-min(batch_size * parts, num_examples) // parts) * parts
     parts = []
     for start in range(0, num_examples, batch_size):
         index = np.arange(start, start + batch_size)
@@ -88,7 +92,7 @@ def _objective(
     vae: VAE, objective: Any, params: Params, key: Key, batch: Batch, weights: Any
 ) -> Any:
     with jax.default_matmul_precision(PRECISION):
-        loss, metrics = objective(vae, params, key, _scaled(batch), weights)
+        loss, metrics = objective(vae, params, key, _scaled(devices.shared(batch)), weights)
         return {"loss": loss, **metrics}
 
 

@@ -45,7 +45,7 @@ def pieces(at: int, total: int, per_epoch: int, chunk: int, longest: int) -> Ite
 
 def default_limit() -> float:
     """Half of the device's memory, in bytes; on a CPU there is nothing to gain by streaming."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit", math.inf) / 2
 
 
