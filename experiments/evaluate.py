@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from experiments import config as configuration
 from experiments import directory as directories
-from vae_jax import annealing, disentanglement, evaluation, files, formats, runs
+from vae_jax import annealing, devices, disentanglement, evaluation, files, formats, runs
 from vae_jax.batches import binarise, held_out
 from vae_jax.settings import UserError, setting, validate
 from vae_jax.types import Batch, noun
@@ -68,12 +68,17 @@ class Config:
 
 
 def main(config: Config) -> int:
-    settings = config.evaluation
+    with devices.everywhere():
+        return perform(config.evaluation)
+
+
+def perform(settings: EvaluationConfig) -> int:
     run = runs.load(settings.run_dir, settings.checkpoint)
     if settings.ais_images and not _latent_dim(run):
         raise UserError("ais_images needs latents, and this run has none: leave it out")
     batch, own = load_split(run, settings)
     factors = load_factors(run, settings, own, len(batch.x))
+    run = dataclasses.replace(run, params=devices.put(run.params))
     key = jax.random.key(settings.key_seed)
     estimate, numbers = likelihood(run, batch, settings, key)
     numbers |= latents(run, batch, key)

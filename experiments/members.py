@@ -6,6 +6,7 @@ A member is named after what varies, z5-beta0.5-lr0.003-seed2. That is its direc
 sweep's, a run directory as `experiments.run` leaves it with the settings of that member alone.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from experiments.config import Config, assemble
 from experiments.job import Job
 from experiments.job import assemble as assemble_job
 from experiments.presets import resolve
-from vae_jax import data, files, sweeps
+from vae_jax import data, files, processes, sweeps
 from vae_jax.settings import UserError, setting, validate
 
 DIVERGED = "diverged.json"  # in a member's directory: where its loss was no longer finite
@@ -131,10 +132,9 @@ def expand(config: SweepConfig) -> Iterator[tuple[str, Config]]:
     for point in itertools.product(*lists):
         own = dict(zip(prefixes, point, strict=True))
         name = "-".join(f"{prefix}{own[k]:.10g}" for k, prefix in prefixes.items() if prefix)
-        try:
-            yield name, assemble(Config, shared | own)
-        except UserError as error:
-            raise UserError(f"member {name}: {error}") from None
+        with _said_of(name):
+            member = assemble(Config, shared | own)
+        yield name, member
 
 
 def plan(config: SweepConfig, dataset: data.Dataset, where: Path) -> list[Planned]:
@@ -148,22 +148,30 @@ def plan(config: SweepConfig, dataset: data.Dataset, where: Path) -> list[Planne
         directory = where / name
         own = dataclasses.replace(own, run=dataclasses.replace(own.run, run_dir=str(directory)))
         k = own.model.latent_dim
-        try:
+        with _said_of(name):
             jobs[k] = (jobs.get(k) or assemble_job(own, dataset))._replace(config=own)
-            described = {
-                **(described or directories.describe(own, dataset)),
-                "settings": own.settings,
-            }
-            planned.append(
-                Planned(name, jobs[k], directory, described, _status(directory, described))
-            )
-        except UserError as error:
-            raise UserError(f"member {name}: {error}") from None
-    return planned
+        shared = described or directories.describe(own, dataset)
+        described = {**shared, "settings": own.settings}
+        planned.append(Planned(name, jobs[k], directory, described, "new"))
+    statuses = processes.from_first(lambda: [_status(member) for member in planned])
+    return [m._replace(status=status) for m, status in zip(planned, statuses, strict=True)]
 
 
-def _status(directory: Path, description: dict[str, Any]) -> str:
-    status = directories.check(directory, description, resume=True) if directory.exists() else "new"
+@contextlib.contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    """A UserError says which member it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"member {name}: {error}") from None
+
+
+def _status(member: Planned) -> str:
+    directory = member.directory
+    if not directory.exists():
+        return "new"
+    with _said_of(member.name):
+        status = directories.check(directory, member.description, resume=True)
     return "diverged" if status == "started" and (directory / DIVERGED).exists() else status
 
 

@@ -21,7 +21,19 @@ from experiments import directory as directories
 from experiments import run as single
 from experiments.loop import Stop
 from experiments.members import Planned, SweepConfig
-from vae_jax import checkpoints, data, masking, model, objectives, runs, streaming, sweeps, training
+from vae_jax import (
+    checkpoints,
+    data,
+    devices,
+    masking,
+    model,
+    objectives,
+    processes,
+    runs,
+    streaming,
+    sweeps,
+    training,
+)
 from vae_jax.networks import widths
 from vae_jax.settings import UserError
 
@@ -47,24 +59,31 @@ def main(program: str, config: SweepConfig) -> int:
     dataset = data.load(config.data)
     name = f"{dataset.name}-{program.split('.')[-1]}"
     where = Path(config.run.run_dir or directories.named(name, config, dataset))
-    check(where)
+    processes.from_first(lambda: check(where))
     planned = members.plan(config, dataset, where)
+    described = planned[0].description | {"settings": config.settings}
+    processes.check_same(directories.deciding(described), "other flags or other images")
     todo = [m for m in planned if m.status in ("new", "started")]
     at_once = bool(todo) and vectorized(config, todo)
     groups = grouped(config, todo, at_once)
-    with contextlib.ExitStack() as locks, Stop(program, resume="") as stop:
-        existing_first = sorted(
-            todo, key=lambda m: not m.directory.exists()
-        )  # none is made in vain
-        for directory in [where, *(m.directory for m in existing_first)]:
-            locks.enter_context(runs.locked(directory))
+    with processes.quiet(), contextlib.ExitStack() as locks, Stop(program, resume="") as stop:
+        processes.from_first(lambda: hold(locks, where, todo))
         print(header(planned, groups, at_once, where), flush=True)
         for i, group in enumerate(groups):
             label = f"group {i + 1} of {len(groups)}, " if len(groups) > 1 else ""
             code = perform(group, at_once, stop, label, where if i == 0 else None)
             if code:
                 return code
-        return sweep_results.write(program, config, planned, where)
+        return processes.from_first(
+            lambda: sweep_results.write(program, config, described, planned, where)
+        )
+
+
+def hold(locks: contextlib.ExitStack, where: Path, todo: Sequence[Planned]) -> None:
+    """Holds the sweep's directory and those of its members."""
+    there_first = sorted(todo, key=lambda m: not m.directory.exists())  # one in use ends it here
+    for directory in [where, *(m.directory for m in there_first)]:
+        locks.enter_context(runs.locked(directory))
 
 
 def check(where: Path) -> None:
@@ -122,8 +141,8 @@ def grouped(config: SweepConfig, todo: Sequence[Planned], at_once: bool) -> list
         group = [m for m in todo if m.values.latent_dim in latent_dims]
         most = config.sweep.max_members or len(group)
         if program and at_once:
-            devices = jax.device_count()
-            most = min(most, sweeps.how_many(program, latent_dims[0], rows_of(group), devices))
+            room = sweeps.how_many(program, latent_dims[0], rows_of(group), jax.device_count())
+            most = min(most, -processes.largest(-room))  # of all processes the least
         parts = np.array_split(np.arange(len(group)), -(-len(group) // most))
         groups += [[group[i] for i in part] for part in parts]
     return groups
@@ -140,14 +159,13 @@ def header(
     how = ("; all at once" if at_once else "; one after the other") if left else ""
     sizes = [len(group) for group in groups]
     parts = f"; {len(groups)} groups, the largest of {max(sizes)}" if len(groups) > 1 else ""
-    device = jax.devices()[0]
     return "\n".join([
         *(f"note       {note}" for note in job.notes),
         single.data_line(job.dataset),
         f"model      {m.network} {widths(m)}, {job.config.objective.objective}, "
         f"batch {job.config.training.batch_size}, {total:,} steps",
         f"members    {len(planned)}{done}: {planned[0].name} … {planned[-1].name}{how}{parts}",
-        f"device     {len(jax.devices())} × {device.device_kind}",
+        f"device     {devices.described()}",
         f"directory  {where}",
     ])  # fmt: skip
 
@@ -156,11 +174,14 @@ def perform(
     group: Sequence[Planned], at_once: bool, stop: Stop, label: str, profile: Path | None
 ) -> int:
     """Trains and evaluates some members; returns the exit code."""
+    if processes.first():
+        for member in group:
+            directories.begin(member.directory, member.description)
+    with contextlib.nullcontext() if at_once else devices.everywhere():
+        code = train(group, at_once, stop, label, profile)
     for member in group:
-        directories.begin(member.directory, member.description)
-    code = train(group, at_once, stop, label, profile)
-    for member in group:
-        if code == 0 and not (member.directory / members.DIVERGED).exists():
+        diverged = processes.from_first((member.directory / members.DIVERGED).exists)
+        if code == 0 and not diverged:
             summary, _ = single.evaluate(member.job, member.directory)
             numbers = f"elbo {summary['elbo']:.2f}  nll {summary['nll']:.2f}"
             print(f"{member.name:<24} {numbers}", flush=True)
@@ -184,7 +205,7 @@ def train(
                 keep(group[i], logs[i], progress, seconds)
             clock = time.perf_counter()
             show(shown, label, progresses, config.training.batch_size)
-            if stop.signal:
+            if processes.largest(stop.signal):  # one that is told to stop stops all
                 break
     return stop.code()
 
@@ -193,10 +214,12 @@ def keep(member: Planned, log: loop.Log, progress: training.Progress, seconds: f
     """What a chunk of steps leaves in the member's directory."""
     if progress.finite:
         log.add(progress, seconds)
-        checkpoints.save_checkpoint(member.directory, progress.state, log.meta)
+        if log.writes:
+            checkpoints.save_checkpoint(member.directory, progress.state, log.meta)
         return
     loss, spent = progress.metrics["loss"], log.meta["seconds"] + seconds
-    members.mark_diverged(member.directory, progress.step, loss, spent)
+    if log.writes:
+        members.mark_diverged(member.directory, progress.step, loss, spent)
     print(f"{member.name:<24} diverged: the loss is {loss} at step {progress.step:,}",
           file=sys.stderr)  # fmt: skip
 
@@ -236,7 +259,7 @@ def bar(group: Sequence[Planned], steps_done: int) -> tqdm:
         total=job.length[1] * batch * len(group),
         unit=" images",
         unit_scale=True,
-        disable=None,
+        disable=None if processes.first() else True,
         bar_format="{desc} |{bar:20}| {rate_fmt}, {remaining} left",
     )
 

@@ -32,10 +32,18 @@ GRID = 12  # of a member's manifold
 Row = dict[str, Any]
 
 
-def write(program: str, config: SweepConfig, planned: Sequence[Planned], where: Path) -> int:
-    """Writes it all and prints the table; returns the exit code: 1 where every member diverged."""
+def write(
+    program: str,
+    config: SweepConfig,
+    described: dict[str, Any],
+    planned: Sequence[Planned],
+    where: Path,
+) -> int:
+    """Writes it all and prints the table; returns the exit code: 1 where every member diverged.
+
+    described: what sweep.json says of the whole sweep, as a run's config.json does of the run.
+    """
     rows = [row(member) for member in planned]
-    described = planned[0].description | {"settings": config.settings}
     command = shlex.join(["python", "-m", program, *sys.argv[1:]])
     files.write_json(where / "sweep.json", {
         "command": command, **described, "members": rows,

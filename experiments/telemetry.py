@@ -1,5 +1,6 @@
 """What a run costs, and where the time goes: compiling, memory, a profiler's trace."""
 
+import contextlib
 import dataclasses
 import resource
 import sys
@@ -11,6 +12,7 @@ import jax
 import jax.monitoring
 import jax.numpy as jnp
 
+from vae_jax import processes
 from vae_jax.training import Progress, TrainConfig, TrainState
 
 _compiling = [0.0]  # seconds, since this process started
@@ -55,7 +57,8 @@ def trace(
     progress = fit(config=longer, state=jax.tree.map(jnp.copy, state), chunk=steps)
     next(progress)
     traced = 0
-    with jax.profiler.trace(str(folder)):
+    watched = jax.profiler.trace(str(folder)) if processes.first() else contextlib.nullcontext()
+    with watched:
         while traced < steps:
             traced += next(progress).chunk
     return traced

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from ended import agree, close
 
 from experiments.config import parse
 from vae_jax import checkpoints, processes
@@ -29,17 +29,18 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def begun(directory: Path, *flags: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "experiments.run", *FLAGS, f"--run_dir={directory}", *flags]
+def begun(directory: Path, *flags: str, program: str = "run") -> subprocess.Popen:
+    module = f"experiments.{program}"
+    command = [sys.executable, "-m", module, *FLAGS, f"--run_dir={directory}", *flags]
     return subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
-def both(directory: Path, *flags: str) -> list[subprocess.Popen]:
+def both(directory: Path, *flags: str, program: str = "run") -> list[subprocess.Popen]:
     place = [f"--coordinator=localhost:{free_port()}", "--num_processes=2", *flags]
-    return [begun(directory, f"--process_id={i}", *place) for i in range(2)]
+    return [begun(directory, f"--process_id={i}", *place, program=program) for i in range(2)]
 
 
 def ended(process: subprocess.Popen, seconds: float = 240) -> tuple[int, str, str]:
@@ -47,14 +48,9 @@ def ended(process: subprocess.Popen, seconds: float = 240) -> tuple[int, str, st
     return process.returncode, out, err
 
 
-def agree(a: Path, b: Path) -> bool:
-    """The same last state and best weights, to rounding."""
-    names = [path.name for path in checkpoints.checkpoints(a)[:1]] + ["best.npz"]
-    for name in names:
-        with np.load(a / "checkpoints" / name) as x, np.load(b / "checkpoints" / name) as y:
-            assert x.files == y.files
-            for leaf in set(x.files) - {".meta"}:
-                np.testing.assert_allclose(x[leaf], y[leaf], rtol=1e-4, atol=1e-5)
+def ends_well(running: list[subprocess.Popen]) -> bool:
+    ends = [ended(process) for process in running]
+    assert [code for code, _, _ in ends] == [0] * len(running), ends
     return True
 
 
@@ -93,13 +89,47 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
     assert (code, other) == (0, 0)
     assert "in 2 processes" in out and silent == ""
     assert agree(tmp_path / "one", tmp_path / "two")
-    assert (tmp_path / "two" / "summary.json").exists()
+    assert close(*(tmp_path / name / "summary.json" for name in ("one", "two")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [["--condition=column", "--prior=conditional"], ["--profile=3"], ["--device_limit=1e-6"]],
+)
+def test_two_processes_do_what_one_does(tmp_path, flags):
+    """Given a part of each image; traced; streaming."""
+    assert ends_well([begun(tmp_path / "one", *flags)])
+    assert ends_well(both(tmp_path / "two", *flags))
+    assert agree(tmp_path / "one", tmp_path / "two")
+    assert not flags[0].startswith("--profile") or list(
+        (tmp_path / "two" / "profile").rglob("*.pb")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vectorize", ["on", "off"])
+def test_two_processes_sweep_as_one(tmp_path, vectorize):
+    """One member of three diverges, and its fellows go on; called again, nothing is left to do."""
+    rates = ["--learning_rates=1e-3,1e-2,1e3", "--optimiser=sgd"]
+    sweep, program = [*rates, f"--vectorize={vectorize}"], "latent_dim"
+    flags = ["--latent_dims=2", *sweep]
+    assert ends_well([begun(tmp_path / "one", *flags, program=program)])
+    assert ends_well(both(tmp_path / "two", *flags, program=program))
+    for member in ("z2-lr0.001", "z2-lr0.01"):
+        assert agree(tmp_path / "one" / member, tmp_path / "two" / member)
+    assert (tmp_path / "two" / "z2-lr1000" / "diverged.json").exists()
+    before = (tmp_path / "two" / "sweep.csv").read_bytes()
+    assert ends_well(both(tmp_path / "two", *flags, program=program))
+    assert (tmp_path / "two" / "sweep.csv").read_bytes() == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path, victim):
-    """On one device, on which the same checkpoint is read."""
+    """Together where the second was lost; where the first was, on one device, which reads the same
+    checkpoint.
+    """
     directory, long = tmp_path / "r", ["--epochs=40"]
     running = both(directory, "--patience=20", *long)
     while not checkpoints.checkpoints(directory):
@@ -111,7 +141,8 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path, victim):
     assert code == 1 and processes.LOST in err.splitlines()[-1]
     assert time.monotonic() - start < 100
     running[victim].communicate()
-    assert ended(begun(directory, "--resume", *long))[0] == 0
+    again = both(directory, "--resume", *long) if victim else [begun(directory, "--resume", *long)]
+    assert ends_well(again)
     assert ended(begun(tmp_path / "one", *long))[0] == 0
     assert agree(tmp_path / "one", directory)
 
@@ -127,7 +158,9 @@ def test_one_told_to_stop_stops_both_saved_and_they_go_on(tmp_path):
     ends = [ended(process) for process in running]
     assert [code for code, _, _ in ends] == [128 + signal.SIGTERM] * 2
     assert "stopped and saved" in ends[0][2]
-    assert [ended(p)[0] for p in both(directory, "--resume", *long)] == [0, 0]
+    assert ends_well(both(directory, "--resume", *long))
+    assert ended(begun(tmp_path / "one", *long))[0] == 0
+    assert agree(tmp_path / "one", directory)
 
 
 @pytest.mark.slow

@@ -3,10 +3,11 @@
     with devices.everywhere():
         for progress in training.fit(…):
 
-Inside, JAX's mesh is set: batches are shared out along its axis `data`, members of a sweep along
-`member`, and everything else, the weights and the data set too, is whole on every device. What is
-computed is the same, so that numbers agree to rounding whatever the number of devices; how devices
-exchange sums is left to XLA's partitioner. With one device nothing is set and nothing changes.
+Inside, JAX's mesh is set: batches are shared out along its axis `data`, and everything else, the
+weights and the data set too, is whole on every device. Members of a sweep that train at once are
+shared out along `member` (see `sweeps`). What is computed is the same, so that numbers agree to
+rounding whatever the number of devices; how devices exchange sums is left to XLA's partitioner.
+With one device nothing is set and nothing changes.
 """
 
 import contextlib
@@ -22,10 +23,14 @@ DATA, MEMBER = "data", "member"
 T = TypeVar("T")
 
 
-def mesh() -> Mesh:
-    """All devices of all processes, along `data`."""
-    types = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((1, jax.device_count()), (MEMBER, DATA), axis_types=types)
+def mesh(members: int = 1) -> Mesh:
+    """All devices of all processes: as many along `member` as so many members need, and along
+    `data` those that this leaves for each of them.
+    """
+    count, types = jax.device_count(), (AxisType.Auto, AxisType.Auto)
+    needed = min(members, count)
+    along = next(m for m in range(needed, count + 1) if count % m == 0)
+    return jax.make_mesh((along, count // along), (MEMBER, DATA), axis_types=types)
 
 
 @contextlib.contextmanager
@@ -75,9 +80,10 @@ def _constrained(tree: T, spec: PartitionSpec) -> T:
 # From the host
 
 
-def put(tree: T) -> T:
-    """Arrays, whole on every device."""
-    place, mesh = placer(), jax.sharding.get_mesh()
+def put(tree: T, mesh: Mesh | None = None) -> T:
+    """Arrays, whole on every device of the mesh, by default of the one that is set."""
+    mesh = jax.sharding.get_mesh() if mesh is None else mesh
+    place = placer(mesh=mesh)
     several = jax.process_count() > 1
 
     def one(a: Any) -> Any:
@@ -94,13 +100,14 @@ def put(tree: T) -> T:
 Place = Callable[[tuple[int, ...], Callable[[Any], np.ndarray]], jax.Array]
 
 
-def placer(cut: int | None = None) -> Place:
+def placer(cut: int | None = None, mesh: Mesh | None = None) -> Place:
     """(shape, read) -> an array of that shape whose part a[part] is read(part).
 
     It is shared out along axis number `cut`, or whole on every device without it or where it does
     not divide; a process reads only what its own devices hold. May be called in another thread.
     """
-    mesh, parts = jax.sharding.get_mesh(), shares()  # which a thread does not inherit
+    mesh = jax.sharding.get_mesh() if mesh is None else mesh  # a thread does not inherit it
+    parts = mesh.shape.get(DATA, 1)
 
     def place(shape: tuple[int, ...], read: Callable[[Any], np.ndarray]) -> jax.Array:
         if mesh.empty:

@@ -106,13 +106,13 @@ def objective_value(
     batch_size: int = 500,
 ) -> dict[str, float]:
     """The loss and the metrics of an objective over a data set, its batches weighted by size."""
-    starts = range(0, len(data.x), batch_size)
-    batches = [jax.tree.map(lambda a: a[start : start + batch_size], data) for start in starts]
-    values = [
-        _objective(vae, objective, params, jax.random.fold_in(key, i), batch, weights)
-        for i, batch in enumerate(batches)
-    ]
-    sizes = [len(batch.x) for batch in batches]
+    values, sizes = [], []
+    for i, start in enumerate(range(0, len(data.x), batch_size)):
+        # Put on the devices here: the compiler would share out arguments, and not all divide.
+        batch = devices.put(jax.tree.map(lambda a: a[start : start + batch_size], data))
+        key_i = jax.random.fold_in(key, i)
+        values.append(_objective(vae, objective, params, key_i, batch, weights))
+        sizes.append(len(batch.x))
     return {
         name: float(np.average([float(v[name]) for v in values], weights=sizes))
         for name in values[0]

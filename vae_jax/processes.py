@@ -83,6 +83,8 @@ def start(config: ProcessConfig) -> None:
     except ValueError:  # libtpu is installed, but this is no pod
         if given:
             raise
+        return
+    from_first(lambda: None)  # now that all are here: a first meeting waits for 30 s only on CPUs
 
 
 def _managed() -> bool:

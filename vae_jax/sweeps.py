@@ -21,16 +21,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vae_jax import streaming, training
+from vae_jax import devices, streaming, training
 from vae_jax.batches import epoch_order
+from vae_jax.devices import MEMBER
 from vae_jax.masking import masked, pad, unpad
 from vae_jax.model import VAE
 from vae_jax.training import Objective, Prepare, Progress, Steps, TrainConfig, TrainState
 from vae_jax.types import Array
 
-AXIS = "member"
 MEMORY = 0.8  # of what there is, for the members
 
 
@@ -128,35 +128,34 @@ def fit_in_turn(
 # All at once
 
 
-def member_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """The devices, by default all, that the members are shared out to; batches are not."""
-    devices = jax.devices() if devices is None else devices
-    types = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((len(devices), 1), (AXIS, "data"), axis_types=types, devices=devices)
-
-
 class Stack:
     """The states of some members as one, [members, ...]: padded to the largest latent dimension,
-    and to a multiple of the devices, each of which holds its members' part.
+    and to a multiple of the mesh's length along `member`, each place of which holds its part.
     """
 
     def __init__(self, program: Program, members: Sequence[Member], num_images: int, mesh: Mesh):
         self.program, self.num_images, self.mesh = program, num_images, mesh
         self.latent_dim = max(member.latent_dim for member in members)
-        self.members = [*members, *[members[-1]] * (-len(members) % mesh.shape[AXIS])]
+        self.members = [*members, *[members[-1]] * (-len(members) % mesh.shape[MEMBER])]
         dims = {member.latent_dim: member for member in members}
         self.shapes = {
             k: jax.eval_shape(partial(program.start, m, num_images)) for k, m in dims.items()
         }
+        self._spread = jax.jit(
+            lambda trees: jax.tree.map(lambda *a: jnp.stack(a), *trees),
+            out_shardings=NamedSharding(mesh, PartitionSpec(MEMBER)),
+        )
+        self._whole = NamedSharding(mesh, PartitionSpec())
+        self.fetch = jax.jit(lambda tree: tree, out_shardings=self._whole)
+        self._slice = jax.jit(
+            lambda state, i: jax.tree.map(lambda a: a[i], state), out_shardings=self._whole
+        )
         self.own = self._put([values(m, self.latent_dim) for m in members])
         self.order_keys = self._put([training.keys_from_seed(m.seed).order for m in members])
-        self._slice = jax.jit(lambda state, i: jax.tree.map(lambda a: a[i], state))
         self._orders = jax.jit(jax.vmap(epoch_order, (0, None, None, None)), static_argnums=(2, 3))
 
     def _put(self, trees: Sequence[Any]) -> Any:
-        filled = [*trees, *[trees[-1]] * (len(self.members) - len(trees))]
-        where = NamedSharding(self.mesh, PartitionSpec(AXIS))
-        return jax.device_put(jax.tree.map(lambda *a: jnp.stack(a), *filled), where)
+        return self._spread([*trees, *[trees[-1]] * (len(self.members) - len(trees))])
 
     def _sizes(self, member: Member) -> tuple[int, int]:
         return member.latent_dim, self.latent_dim
@@ -184,11 +183,11 @@ class Stack:
         (state, data, order, first, count) -> (state, metrics), of data apart all [members, ...].
         """
         steps = _steps(self.program, self.latent_dim, total, mask=len(self.shapes) > 1)
-        each, shared = PartitionSpec(AXIS), PartitionSpec()
+        each, shared = PartitionSpec(MEMBER), PartitionSpec()
         spread = jax.shard_map(
             jax.vmap(steps, in_axes=(0, 0, None, 0, 0, 0)), mesh=self.mesh,
             in_specs=(each, each, shared, each, each, each), out_specs=each,
-            axis_names={AXIS}, check_vma=False,
+            axis_names={MEMBER}, check_vma=False,
         )  # fmt: skip
         return partial(jax.jit(spread, donate_argnums=1), self.own)
 
@@ -209,11 +208,11 @@ def fit(
     """
     num_images = len(jax.tree.leaves(data)[0])
     per_epoch, total = training.length(program.config, num_images)
-    mesh = member_mesh() if mesh is None else mesh
+    mesh = devices.mesh(len(members)) if mesh is None else mesh
     stack = Stack(program, members, num_images, mesh)
     state, run, order = stack.start(states), stack.make_run(total), lru_cache(1)(stack.order)
-    data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
-    at, going = np.asarray(state.step), np.arange(len(stack.members)) < len(members)
+    data = devices.put(data, mesh)
+    at, going = np.asarray(stack.fetch(state.step)), np.arange(len(stack.members)) < len(members)
     for piece in streaming.pieces(int(at.min()), total, per_epoch, chunk, sys.maxsize):
         epoch_start = per_epoch * piece.epoch
         begin = np.maximum(at, epoch_start + piece.first)
@@ -222,7 +221,7 @@ def fit(
         if not count.any():
             continue
         state, metrics = run(state, data, order(piece.epoch), begin - epoch_start, count)
-        before, at, metrics = at, np.asarray(state.step), jax.device_get(metrics)
+        before, (at, metrics) = at, jax.device_get(stack.fetch((state.step, metrics)))
         yield {
             i: Progress(stack.state(state, i), int(at[i]), per_epoch, total, int(at[i] - before[i]),
                         {name: float(each[i]) for name, each in metrics.items()})
