@@ -12,6 +12,7 @@ About an hour on two CPU cores.
 """
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,14 +166,15 @@ def figures(trained: dict[str, System], settings: InpaintingConfig) -> Any:
 def table(numbers: dict[str, Any]) -> str:
     """The numbers for a terminal and a README."""
     lines = [
-        "| | log p(y\\|x), nats | of grey values | entropy, nats/pixel | gradient energy |",
-        "|---|---|---|---|---|",
+        "| | log p(y\\|x), nats | bits | of grey values | entropy, nats/pixel | gradient energy |",
+        "|---|---|---|---|---|---|",
     ]
     for name, row in numbers.items():
         log_p = f"{row['log_p']:.2f} ± {row['log_p_se']:.2f}" if "log_p" in row else ""
+        bits = f"{row['log_p'] / math.log(2):.2f}" if log_p else ""
         grey = f"{row['log_p_as_trained']:.2f}" if log_p else ""
         sharp = f"{row['entropy']:.4f} | {row['gradient_energy']:.2f}"
-        lines.append(f"| {name} | {log_p} | {grey} | {sharp} |")
+        lines.append(f"| {name} | {log_p} | {bits} | {grey} | {sharp} |")
     return "\n".join(lines)
 
 

@@ -159,10 +159,12 @@ def table(summary: dict[str, Any], example: str = "image") -> str:
     chosen = summary["checkpoint"]
     lines = [f"test set   at step {chosen['step']:,} ({chosen['chosen']}), nats per {example}"]
     for name in ("elbo", "rate", "distortion", "nll"):
-        note = ""
+        error = note = ""
         if name == "nll":
-            note = f" ± {summary['nll_se']:.2f} ({summary['nll_samples']:,} samples each)"
-        lines.append(f"  {name:<20}{summary[name]:>9.2f}{note}")
+            error = f" ± {summary['nll_se']:.2f}"
+            note = f" ({summary['nll_samples']:,} samples each)"
+        bits = summary[name] / math.log(2)
+        lines.append(f"  {name:<20}{summary[name]:>9.2f}{error} = {bits:.2f} bits{note}")
     if summary["bits_per_dim"] is not None:
         lines.append(f"  {'bits per dimension':<20}{summary['bits_per_dim']:>9.4f}")
     lines.append(f"  {'active units':<20}{summary['active_units']:>6} of {summary['latent_dim']}")

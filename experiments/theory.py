@@ -61,9 +61,7 @@ def kl_gaussian() -> tuple[Figure, Numbers]:
     )
     numbers = {
         "KL at σ = 0.5, nats": float(total[0]),
-        "KL at σ = 0.5, bits": float(total[0] / math.log(2)),
         "KL at σ = 2, nats": float(total[-1]),
-        "KL at σ = 2, bits": float(total[-1] / math.log(2)),
     }
     return figure, numbers
 
@@ -131,11 +129,7 @@ def mean_field() -> tuple[Figure, Numbers]:
 
     figure = theory_figures.mean_field(rho, ellipses, rhos, np.asarray(cost(rhos)))
     price = float(cost(jnp.asarray([rho]))[0])
-    numbers = {
-        "cost of mean field at ρ = 0.8, nats": price,
-        "cost of mean field at ρ = 0.8, bits": price / math.log(2),
-    }
-    return figure, numbers
+    return figure, {"cost of mean field at ρ = 0.8, nats": price}
 
 
 def square(params: Any, z: Any) -> Any:
@@ -280,7 +274,7 @@ def noise_and_weight() -> tuple[Figure, Numbers]:
     figure = theory_figures.noise_and_weight(variance, rates, error, at, trained, spectrum)
     exact = np.asarray(best(at)[0])
     numbers = {
-        f"{name}: largest distance of a trained rate from the exact one, nats": float(
+        f"{name}: nats from a trained rate to the exact one, at most": float(
             f"{np.abs(values[0] - exact).max():.0e}"
         )
         for name, values in trained.items()
@@ -300,6 +294,16 @@ FIGURES = {
 }
 
 
+def with_bits(numbers: Numbers) -> Numbers:
+    """After each number in nats the same in bits; all to four digits."""
+    found = {}
+    for text, value in numbers.items():
+        found[text] = value
+        if text.endswith(", nats"):
+            found[text.removesuffix("nats") + "bits"] = value / math.log(2)
+    return {text: float(f"{value:.4g}") for text, value in found.items()}
+
+
 def table(name: str, numbers: Numbers) -> str:
     """One picture's numbers for a terminal."""
     return "\n".join([name, *(f"  {text:<76}{value:>12.4g}" for text, value in numbers.items())])
@@ -316,7 +320,7 @@ def main(config: Config) -> int:
         for name, make in FIGURES.items():
             figure, numbers = make()
             plots.save(figure, folder / f"{name}.png")
-            found[name] = {text: float(f"{value:.4g}") for text, value in numbers.items()}
+            found[name] = with_bits(numbers)
             print(table(name, found[name]), flush=True)
     files.write_json(folder / "theory.json", found)
     print(f"pictures   {len(found)} in {folder}")

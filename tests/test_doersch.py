@@ -24,18 +24,19 @@ def test_parameter_counts(name):
 def test_initial_weights_are_sparse_gaussians():
     """15 nonzero weights an output's row on average; mu, logsd and the condition's last dense."""
     params = doersch((756,), (28,), 30).init(jax.random.key(0))
-    for part, name in (("posterior", "1"), ("condition", "2"), ("likelihood", "4")):
-        kernel = np.asarray(params[part][name]["kernel"])
-        kept = kernel != 0
-        probability = 15 / kernel.shape[1]
+    layers = {
+        (part, name): layer for part, named in params.items() for name, layer in named.items()
+    }
+    assert len(layers) == 5 + 4 + 4
+    for place, layer in layers.items():
+        kernel = np.asarray(layer["kernel"])
+        dense = place in {("posterior", "mu"), ("posterior", "logsd"), ("condition", "4")}
+        probability = 1 if dense else 15 / kernel.shape[1]
         sigma = np.sqrt(probability * (1 - probability) / kernel.size)
-        assert abs(kept.mean() - probability) < 5 * sigma
-        n = kept.sum()
-        assert abs(kernel[kept].std() - 0.1) < 5 * 0.1 / np.sqrt(2 * n)
-    for part, name in (("posterior", "mu"), ("posterior", "logsd"), ("condition", "4")):
-        assert np.all(np.asarray(params[part][name]["kernel"]) != 0)
-    biases = [layer["bias"] for part in params.values() for layer in part.values()]
-    assert all(not np.any(bias) for bias in biases)
+        kept = kernel[kernel != 0]
+        assert abs(kept.size / kernel.size - probability) <= 5 * sigma, place
+        assert abs(kept.std() - 0.1) < 5 * 0.1 / np.sqrt(2 * kept.size), place
+        assert not np.any(layer["bias"])
 
 
 def relu(x):

@@ -28,6 +28,9 @@ def test_what_is_given_wins_over_the_preset():
     config = parse(["--preset=doersch", "--latent_dim=3", "--steps=10", "--beta1=0.5"])
     assert (config.model.latent_dim, config.training.steps, config.training.beta1) == (3, 10, 0.5)
     assert config.training.l2 == 5e-4
+    training = parse(["--preset=doersch", "--epochs=3"]).training
+    assert (training.epochs, training.steps) == (3, 0)
+    assert parse(["--preset=iwae", "--steps=3"]).training.steps == 3
     assert parse(["--preset=doersch", "--model=regressor"]).model.latent_dim == 0
     assert parse(["--model=cvae", "--condition=label"]).model.condition == "label"
 
@@ -46,6 +49,7 @@ def test_every_value_names_a_setting():
     (["--preset=doersch", "--likelihood=gaussian"], "likelihood must be bernoulli"),
     (["--preset=doersch", "--widths=200"], "widths must be auto"),
     (["--prior=conditional"], "needs a condition"),
+    (["--model=regressor", "--prior=conditional"], "latent_dim must be at least 1"),
     (["--decoder_widths=5", "--network=conv"], "goes with network mlp"),
     (["--initial_scale=1"], "goes with initialiser normal or truncated_normal"),
     (["--preset=dorsch"], "doersch"),

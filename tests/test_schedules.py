@@ -62,3 +62,14 @@ def test_learning_rates():
     constant = LEARNING_RATES["constant"](1.0, 10, 110)
     np.testing.assert_allclose([constant(s) for s in (0, 5, 10, 60)], [0, 0.5, 1, 1])
     assert LEARNING_RATES["constant"](0.3, 0, 10)(0) == 0.3
+
+
+def test_stages_of_burda():
+    """Stage i lasts 3ⁱ of 3,280 epochs, at 1e-3·10^(−i/7), rounded as in their code."""
+    rate = LEARNING_RATES["iwae"](1e-3, 0, 3280)
+    first = (3 ** np.arange(8) - 1) // 2
+    assert first[-1] + 3**7 == 3280
+    rates = np.round(10 ** (1 - np.arange(8) / 7), 1) * 1e-4
+    np.testing.assert_allclose([rate(s) for s in first], rates, rtol=1e-6)
+    np.testing.assert_allclose([rate(s) for s in first[1:] - 1], rates[:-1], rtol=1e-6)
+    assert LEARNING_RATES["iwae"](1e-3, 0, 328)(327) == rate(3279)  # in proportion

@@ -136,6 +136,8 @@ def _faults(s: ModelConfig) -> Iterator[str]:
         yield f"decoder_widths goes with network mlp; got {s.network}"
     if s.prior == "conditional" and s.condition == "none":
         yield f"prior conditional needs a condition: {', '.join([*CONDITIONS][1:])}; got none"
+    if s.prior == "conditional" and not s.latent_dim:
+        yield "prior conditional is one of latents: latent_dim must be at least 1; got 0"
     if s.network == "doersch":
         for name in DOERSCH_FIXED:
             fixed = type(s).__dataclass_fields__[name].default
