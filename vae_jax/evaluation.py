@@ -190,7 +190,7 @@ def log_likelihood(
     keep_weights: bool = False,
 ) -> LogLikelihood:
     """log (1/K) Σ_k p(x,z_k)/q(z_k|x) of every image: a lower bound on log p(x) in expectation,
-    rising to it with K (Burda et al. 2016, eq. 8). Memory does not grow with K, unless the
+    rising to it with K (Burda et al. 2016, §3). Memory does not grow with K, unless the
     weights are kept: then n·K numbers on the host.
     """
     if num_samples < 1:
