@@ -1,7 +1,7 @@
 """The entropy of the data, where it is known: of a world that a data set shows whole.
 
 No model's rate and distortion sum to less than H, in expectation over the data: D + R ≥ H (Alemi
-et al. 2018, eq. 3), if the likelihood is a probability.
+et al. 2018, §2), if the likelihood is a probability.
 """
 
 import hashlib

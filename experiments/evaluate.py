@@ -86,6 +86,7 @@ def perform(settings: EvaluationConfig) -> int:
         numbers |= annealed(run, batch, settings, key)
     if factors is not None:
         numbers |= scores(run, batch, factors)
+    numbers = {name: None if v != v else v for name, v in numbers.items()}  # NaN is not JSON
     result = {"split": settings.split, "images": len(batch.x), "checkpoint": run.meta, **numbers}
     where = Path(settings.run_dir) / f"evaluation-{settings.split}.json"
     files.write_json(where, {"settings": dataclasses.asdict(settings), **result})
@@ -192,13 +193,14 @@ def annealed(run: runs.Run, batch: Batch, settings: EvaluationConfig, key: Any) 
     ais = estimate(annealing.ais(*size), "AIS")
     bounds = estimate(annealing.bidirectional(*size), "AIS, both ways")
     log_p = np.logaddexp.reduce(ais.log_w.astype(np.float64), axis=1) - np.log(size[1])
-    n = len(log_p)
+    gap = np.subtract(bounds.upper, bounds.lower, dtype=np.float64)
     return {
         "ais_nll": float(-np.mean(log_p)),
-        "ais_nll_se": float(np.std(log_p, ddof=1) / np.sqrt(n)) if n > 1 else None,
-        "ais_images": n,
+        "ais_nll_se": evaluation.standard_error(log_p),
+        "ais_images": len(log_p),
         "ais_acceptance": evaluation.mean(ais.acceptance),
-        "ais_gap": evaluation.mean(bounds.upper) - evaluation.mean(bounds.lower),
+        "ais_gap": evaluation.mean(gap),
+        "ais_gap_se": evaluation.standard_error(gap),
     }
 
 

@@ -121,6 +121,8 @@ def test_the_aggregate_posterior_is_that_of_all_images(full):
     np.testing.assert_allclose(got["mutual_information"], information.mean(), rtol=1e-4)
     np.testing.assert_allclose(got["marginal_kl"], marginal.mean(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(got["ceiling"], np.log(40))
+    for name, each in (("mutual_information", information), ("marginal_kl", marginal)):
+        np.testing.assert_allclose(got[f"{name}_se"], np.std(each, ddof=1) / 40**0.5, rtol=1e-3)
 
 
 def test_mutual_information_is_flagged_at_its_ceiling():
@@ -258,6 +260,12 @@ def test_rotated_codes_score_low_though_they_know_everything():
     assert disentanglement.factor_vae_score(codes, v) < 0.9
 
 
+def test_concentration_weighs_rows_by_their_share_to_the_base_of_the_choices():
+    """One latent of importance 6 for one factor alone, one of 3 for all three alike: 6/9."""
+    importance = np.array([[6.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    np.testing.assert_allclose(disentanglement._concentration(importance), 6 / 9, atol=1e-12)
+
+
 def test_noise_scores_nothing():
     v = factors()
     codes = np.random.default_rng(1).normal(size=(2000, 3))
@@ -331,6 +339,7 @@ def test_the_command_evaluates_a_run(trained):
     result = json.loads((trained / "run" / "evaluation-test.json").read_text())
     for name in ("nll", "nll_se", "ess_median", "mutual_information", "ais_nll", "ais_gap", "mig"):
         assert np.isfinite(result[name])
+    assert result["ais_nll_se"] > 0 and result["ais_gap_se"] > 0
     assert "nll " in out and len(result["kl_per_unit"]) == 2
     saved = np.load(trained / "log_p.npz")
     assert saved["log_w"].shape == (60, 70)

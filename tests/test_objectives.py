@@ -526,6 +526,7 @@ def test_objectives_are_finite_without_latents_and_for_one_image(name, latent_di
         {"objective": "ciwae", "mix": 1.5},
         {"objective": "iwae", "free_bits": 0.5},
         {"objective": "iwae", "capacity": 5.0},
+        {"kl_estimate": "sampled", "free_bits": 0.5},
         {"objective": "info", "info_lambda": 0.5},
         {"kl_schedule": "linear"},
         {"kl_warmup": 10},

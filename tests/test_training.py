@@ -114,6 +114,11 @@ def test_clipping_bounds_the_norm_of_the_gradient(clip):
 def test_schedules_at_every_step():
     constant = LEARNING_RATES["constant"](0.4, 4, 10)
     cosine = LEARNING_RATES["cosine"](0.4, 4, 10)
+    iwae, ends = LEARNING_RATES["iwae"](0.4, 4, 3280), np.cumsum(3 ** np.arange(8))
+    for t in (0, 1, 3, 4, *ends[1:-1] - 1, *ends[1:-1], 3279, 4000):
+        stage = 10 * round(10 ** (1 - min(np.sum(t >= ends), 7) / 7), 1) / 10
+        np.testing.assert_allclose(iwae(t), min(t / 4, 1) * 0.04 * stage, rtol=1e-5)
+    assert float(LEARNING_RATES["iwae"](0.4, 0, 3280)(0)) == np.float32(0.4)
     for t in range(14):
         rise = min(t / 4, 1) * 0.4
         fall = 0.2 * (1 + np.cos(np.pi * np.clip((t - 4) / 6, 0, 1)))

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 from vae_jax.model import VAE
 from vae_jax.types import Key, Params, Scalar
 
-ACCEPTANCE = 0.65  # what the tuning aims at (Neal 2011, §5.4.4.3)
+ACCEPTANCE = 0.65  # what the tuning aims at (Neal 2011, §5.4.4)
 LEAPFROGS = 10
 
 

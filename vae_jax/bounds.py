@@ -159,7 +159,7 @@ def importance_weighted(
 ) -> tuple[Scalar, Metrics]:
     """−log (1/S) Σ_s w_s and its relatives, with log w_β for log w.
 
-    IWAE (Burda et al. 2016, eq. 8): one group. MIWAE (Rainforth et al. 2018): the mean of
+    IWAE (Burda et al. 2016, §3): one group. MIWAE (Rainforth et al. 2018): the mean of
     this over `num_groups` groups of samples. CIWAE (there): `mix` times the ELBO from the same
     samples plus (1 − mix) times this. `doubly`: the encoder's gradient reparameterised twice, as
     DReG (Tucker et al. 2019) or, with one sample, STL (Roeder et al. 2017).

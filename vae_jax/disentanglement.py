@@ -114,7 +114,7 @@ def _concentration(importance: np.ndarray) -> float:
 def factor_vae_score(
     codes: Codes, factors: Factors, votes: int = 800, examples: int = 64, seed: int = 0
 ) -> float:
-    """Kim & Mnih (2018), §3: the accuracy of a majority vote.
+    """Kim & Mnih (2018), §4: the accuracy of a majority vote.
 
     One vote: hold one factor fixed, take `examples` images that share its value, and point at the
     latent whose variance, relative to that over all images, is least. The classifier says which

@@ -69,13 +69,20 @@ def per_example(
         # The last batch is filled up with copies of the last example, which are then dropped.
         batch = jax.tree.map(lambda a: a[np.minimum(index, num_examples - 1)], data)
         values = _mapped(f, vae, params, key, index, batch)
-        parts.append(jax.tree.map(lambda a: np.asarray(a[: len(inside)]), values))
+        parts.append(jax.tree.map(lambda a: np.asarray(a)[: len(inside)], values))
         report(len(inside))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def mean(values: Any) -> float:
     return float(np.mean(np.asarray(values, np.float64)))
+
+
+def standard_error(values: Any) -> float:
+    """Of the mean over n images, s/√n with s² the sum of squares over n − 1; NaN of one image."""
+    values = np.asarray(values, np.float64)
+    n = len(values)
+    return float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
 
 
 def elbo(
@@ -183,7 +190,7 @@ def log_likelihood(
     keep_weights: bool = False,
 ) -> LogLikelihood:
     """log (1/K) Σ_k p(x,z_k)/q(z_k|x) of every image: a lower bound on log p(x) in expectation,
-    rising to it with K (Burda et al. 2016, eq. 8). Memory does not grow with K, unless the
+    rising to it with K (Burda et al. 2016, §3). Memory does not grow with K, unless the
     weights are kept: then n·K numbers on the host.
     """
     if num_samples < 1:
@@ -196,12 +203,10 @@ def nll(estimate: LogLikelihood) -> dict[str, float]:
     """`nll`, an estimate of −log p(x) from above; its standard error over images, `nll_se`; and
     the part of that error which is Monte Carlo's and more samples would remove, `nll_mc_se`.
     """
-    n = len(estimate.log_p)
-    spread = np.std(np.asarray(estimate.log_p, np.float64), ddof=1) if n > 1 else np.nan
     return {
         "nll": -mean(estimate.log_p),
-        "nll_se": float(spread / np.sqrt(n)),
-        "nll_mc_se": float(np.sqrt(mean(estimate.variance) / n)),
+        "nll_se": standard_error(estimate.log_p),
+        "nll_mc_se": float(np.sqrt(mean(estimate.variance) / len(estimate.log_p))),
     }
 
 
@@ -263,9 +268,9 @@ def aggregate_posterior(
     information, marginal = log_q - log_aggregate, log_aggregate - log_prior
     return {
         "mutual_information": mean(information),
-        "mutual_information_se": float(np.std(information) / np.sqrt(n)),
+        "mutual_information_se": standard_error(information),
         "marginal_kl": mean(marginal),
-        "marginal_kl_se": float(np.std(marginal) / np.sqrt(n)),
+        "marginal_kl_se": standard_error(marginal),
         "ceiling": float(np.log(n)),
         "at_ceiling": bool(mean(information) > np.log(n) - 1),
     }

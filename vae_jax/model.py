@@ -202,7 +202,7 @@ def rate_distortion(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> tuple
 def log_weight(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
     """One example's log w = log p(x|z,c) + log p(z|c) − log q(z|x,c), z ~ q, in nats.
 
-    E[w] = p(x|c) (Burda et al. 2016, eq. 8 averages w over several z).
+    E[w] = p(x|c) (Burda et al. 2016, §3, average w over several z).
     """
     z, log_q = vae.posterior(params, x, c).sample_and_log_prob(key)
     log_joint = vae.likelihood(params, z, c).log_prob(x) + vae.prior(params, c).log_prob(z)

@@ -104,8 +104,9 @@ def info(
     `strength` is the paper's λ and β its 1 − α: β = 0 is the MMD-VAE. The MMD² is between one
     posterior sample and one prior sample for each image.
     """
-    draws = draw(vae, params, key, batch)
-    keys = jax.random.split(jax.random.fold_in(key, 1), len(batch.x))
+    draw_key, prior_key = jax.random.split(key)
+    draws = draw(vae, params, draw_key, batch)
+    keys = jax.random.split(prior_key, len(batch.x))
     sample = jax.vmap(lambda key, c: vae.prior(params, c).sample(key))
     mmd = aggregate.mmd(draws.z[:, 0], sample(keys, batch.condition))
     metrics = summary(draws.rate, -draws.log_likelihood, mmd=mmd)
@@ -233,6 +234,8 @@ def _faults(s: ObjectiveConfig) -> Iterator[str]:
         yield f"capacity_steps needs capacity > 0; got {s.capacity:g}"
     if s.free_bits_groups and not s.free_bits:
         yield f"free_bits_groups needs free_bits > 0; got {s.free_bits:g}"
+    if s.free_bits and s.free_bits_groups != 1 and s.kl_estimate == "sampled":
+        yield "kl_estimate sampled knows no rates of single latents: free_bits needs closed_form"
     if s.capacity and s.free_bits:
         yield "capacity and free_bits both bound the rate: give one of them"
 

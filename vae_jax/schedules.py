@@ -23,7 +23,8 @@ def cosine(learning_rate: Rate, warmup: int, total: int) -> optax.Schedule:
 
 
 def iwae(learning_rate: Rate, warmup: int, total: int) -> optax.Schedule:
-    """Stages i = 0..7 of 3ⁱ parts of the training, at round(10^(1−i/7), 1)/10 of the rate.
+    """Stages i = 0..7 of 3ⁱ parts of the training, at round(10^(1−i/7), 1)/10 of the rate, times a
+    linear rise over the first `warmup` steps.
 
     Burda, Grosse & Salakhutdinov (2016, §5): 3,280 epochs at 1e-4·round(10^(1−i/7), 1).
     """
@@ -33,7 +34,7 @@ def iwae(learning_rate: Rate, warmup: int, total: int) -> optax.Schedule:
 
     def schedule(step):
         stage = jnp.minimum(jnp.sum(step >= ends * total), 7)
-        return rates[stage] * jnp.clip((step + 1) / max(warmup, 1), 0, 1)
+        return rates[stage] * (jnp.minimum(step / warmup, 1) if warmup else 1)
 
     return schedule
 
