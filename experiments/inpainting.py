@@ -22,6 +22,7 @@ import numpy as np
 from experiments import config as configuration
 from experiments import run as single
 from experiments.job import Job, assemble
+from experiments.presets import resolve
 from experiments.scene import pictures
 from vae_jax import data, draws, evaluation, files, plots, runs
 from vae_jax.settings import UserError, setting, validate
@@ -47,6 +48,13 @@ class Config(configuration.Config):
 
     inpainting: InpaintingConfig = InpaintingConfig()
 
+    @classmethod
+    def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> "Config":
+        """As for a run, of a CVAE."""
+        if model not in ("", "cvae"):
+            raise UserError(f"model must be cvae, the regressor comes by itself; got {model}")
+        return configuration.assemble(cls, resolve("cvae", preset, given))
+
 
 class System(NamedTuple):
     """One of the two, trained."""
@@ -57,8 +65,6 @@ class System(NamedTuple):
 
 
 def main(config: Config) -> int:
-    if not config.model.latent_dim:
-        raise UserError("latent_dim is the CVAE's: at least 1; the regressor comes by itself")
     directory = Path(config.run.run_dir or "runs/inpainting")
     jobs = systems(config, directory)
     for name, job in jobs.items():
@@ -81,12 +87,10 @@ def main(config: Config) -> int:
 
 def systems(config: Config, directory: Path) -> dict[str, Job]:
     """The two jobs: the same in all but latents."""
-    given = config.model.condition if config.model.condition != "none" else "column"
-    cvae = dataclasses.replace(config.model, condition=given)
-    regressor = dataclasses.replace(cvae, latent_dim=0, prior="standard")
+    regressor = dataclasses.replace(config.model, latent_dim=0, prior="standard")
     dataset = data.load(config.data)
     jobs = {}
-    for name, model in (("cvae", cvae), ("regressor", regressor)):
+    for name, model in (("cvae", config.model), ("regressor", regressor)):
         run = dataclasses.replace(config.run, run_dir=str(directory / name), resume=True)
         parts = (config.data, model, config.objective, config.training, run)
         jobs[name] = assemble(configuration.Config(*parts), dataset)

@@ -260,6 +260,13 @@ def test_rotated_codes_score_low_though_they_know_everything():
     assert disentanglement.factor_vae_score(codes, v) < 0.9
 
 
+def test_the_factor_vae_score_compares_variances_with_those_of_all_images():
+    """A latent of small scale is not the one that always varies least."""
+    v = factors()
+    codes = (v + np.random.default_rng(1).normal(size=v.shape)) * (1, 0.1, 0.4)
+    assert disentanglement.factor_vae_score(codes, v) > 0.95
+
+
 def test_concentration_weighs_rows_by_their_share_to_the_base_of_the_choices():
     """One latent of importance 6 for one factor alone, one of 3 for all three alike: 6/9."""
     importance = np.array([[6.0, 0.0, 0.0], [1.0, 1.0, 1.0]])

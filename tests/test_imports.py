@@ -17,6 +17,7 @@ LAYERS = [
         "devices",
         "processes",
         "schedules",
+        "optimisers",
         "conditions",
         "latent_space",
         "placement",

@@ -92,10 +92,15 @@ def test_inpainting_compares_the_two(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-2] == first
 
 
-def test_inpainting_needs_latents(tmp_path):
-    config = parse(["--model=regressor", f"--run_dir={tmp_path}"], inpainting.Config)
-    with pytest.raises(UserError, match="latent_dim"):
-        inpainting.main(config)
+@pytest.mark.parametrize(("flag", "message"), [
+    ("--model=regressor", "model must be cvae"),
+    ("--model=vae", "model must be cvae"),
+    ("--latent_dim=0", "at least 1"),
+    ("--condition=none", "needs a condition"),
+])  # fmt: skip
+def test_inpainting_needs_latents_and_a_condition(flag, message):
+    with pytest.raises(UserError, match=message):
+        parse([flag], inpainting.Config)
 
 
 def test_sharpness_of_known_images():

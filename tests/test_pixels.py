@@ -261,6 +261,13 @@ def test_continuous_bernoulli_is_smooth_through_one_half():
     np.testing.assert_allclose(mean(p), derivative.sum(0) / moments.sum(0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_continuous_bernoulli_samples_are_smooth_through_one_half(sign):
+    """The same noise just within and just beyond the series around λ = 0."""
+    within, beyond = (ContinuousBernoulli(jnp.full(99, sign * s)) for s in (9.99e-4, 1.001e-3))
+    np.testing.assert_allclose(within.sample(KEY), beyond.sample(KEY), atol=3e-6)
+
+
 def test_continuous_bernoulli_mean_is_not_the_bernoullis():
     assert abs(mean(ContinuousBernoulli(np.asarray([3.0])))[0] - scipy.special.expit(3.0)) > 0.2
 
@@ -295,7 +302,7 @@ def test_logistic_is_scipys(float64):
     np.testing.assert_allclose(pixel_log_prob(p, LEVELS), expected, atol=1e-10)
 
 
-@pytest.mark.parametrize("log_scale", [-9.0, -6.0, -2.0, 3.0])
+@pytest.mark.parametrize("log_scale", [-9.0, -6.0, -2.0, 1.6, 3.0])
 def test_logistic_is_exact_where_differences_cancel(log_scale):
     """32 bits against 64, at levels whose probability may be e^−10000."""
     log_p = np.asarray(pixel_log_prob(logistic(0.25, log_scale), LEVELS))

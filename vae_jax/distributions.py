@@ -31,13 +31,15 @@ LOG_2PI = float(np.log(2 * np.pi))
 
 
 class Distribution(Protocol):
-    """What every distribution can do; see the module's docstring."""
+    """What every distribution can do; see the module's docstring. A new one need not inherit."""
 
     def sample(self, key: Key) -> Array: ...
 
     def log_prob(self, x: Array) -> Scalar: ...
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]: ...
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
+        x = self.sample(key)
+        return x, self.log_prob(x)
 
 
 T = TypeVar("T")
@@ -76,7 +78,7 @@ def event(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 @distribution
-class Normal:
+class Normal(Distribution):
     """Independent Gaussians, N(mean, exp(log_scale)²); both of the event's shape."""
 
     mean: Float[Array, "*event"]
@@ -102,13 +104,9 @@ class Normal:
         whitened = (x - mean) * jnp.exp(-log_scale)
         return -jnp.sum(0.5 * (whitened**2 + LOG_2PI) + log_scale)
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
-
 
 @distribution
-class Bernoulli:
+class Bernoulli(Distribution):
     """Independent Bernoullis with P(x = 1) = sigmoid(logits).
 
     `log_prob` takes x in [0, 1]: for grey values it is the negative cross-entropy, which treats
@@ -138,13 +136,9 @@ class Bernoulli:
         softplus = jnp.where(positive, l, 0) + jnp.log1p(jnp.exp(jnp.where(positive, -l, l)))
         return jnp.sum(l * x - softplus)
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
-
 
 @distribution
-class MultivariateNormal:
+class MultivariateNormal(Distribution):
     """N(mean, L Lᵀ) with L lower triangular, its diagonal positive: [d] and [d, d]."""
 
     mean: Float[Array, " d"]
@@ -169,13 +163,9 @@ class MultivariateNormal:
         log_det = jnp.sum(jnp.log(jnp.diagonal(self.scale_tril)))
         return -0.5 * (whitened @ whitened + len(centred) * LOG_2PI) - log_det
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
-
 
 @distribution
-class Laplace:
+class Laplace(Distribution):
     """Independent Laplace variables: exp(−|x − mean|/scale) / (2 scale); both of the event's shape.
 
     `mean` is also the median and the mode; the standard deviation is √2·scale.
@@ -198,13 +188,9 @@ class Laplace:
         error = jnp.maximum(x - mean, mean - x)  # |x−μ|, whose derivative at 0 is then 0
         return -jnp.sum(error * jnp.exp(-log_scale) + log_scale + np.log(2))
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
-
 
 @distribution
-class StudentT:
+class StudentT(Distribution):
     """A Gaussian N(mean, σ²I) over the whole event whose one unknown variance is integrated out.
 
     1/σ² ~ Gamma(ν/2, rate ν s²/2) with ν = dof and s = exp(log_scale), both scalars: Student's t
@@ -235,13 +221,9 @@ class StudentT:
         volume = d * (0.5 * jnp.log(nu * np.pi) + self.log_scale)
         return gammas - volume - (nu + d) / 2 * jnp.log1p(distance / nu)
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
-
 
 @distribution
-class Mixture:
+class Mixture(Distribution):
     """Σ_k w_k p_k(x): one of k distributions at a time for the whole of x.
 
     components: k distributions of one family in one pytree, its leaves [k, ...], as `jax.vmap`
@@ -266,10 +248,6 @@ class Mixture:
         """log Σ_k w_k p_k(x): each p_k is a joint density, summed over x before the logsumexp."""
         log_p = jax.vmap(lambda component: component.log_prob(x))(self.components)
         return jax.nn.logsumexp(jax.nn.log_softmax(self.log_weights) + log_p)
-
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
 
 
 def kl(q: Any, p: Any, key: Key) -> Scalar:

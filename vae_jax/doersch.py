@@ -69,6 +69,15 @@ def layers(x_dim: int, c_dim: int, latent_dim: int) -> dict[str, dict[str, tuple
     }
 
 
+def context(p: Params, c: Array) -> tuple[Any, Any]:
+    """What the condition adds to the encoder's second layer and to the decoder's first."""
+    if not p:
+        return 0.0, 0.0
+    second = dense(p["2"], jax.nn.relu(dense(p["1"], jnp.ravel(c))))
+    third = dense(p["3"], jax.nn.relu(second))
+    return second, dense(p["4"], jax.nn.relu(third))
+
+
 def doersch(
     x_shape: tuple[int, ...], c_shape: tuple[int, ...], latent_dim: int, prior: Net | None = None
 ) -> VAE:
@@ -86,28 +95,19 @@ def doersch(
         }
         return params | {"prior": prior.init(next(keys))}
 
-    def context(params: Params, c: Array) -> tuple[Any, Any]:
-        """What the condition adds to the encoder's second layer and to the decoder's first."""
-        if not plan["condition"]:
-            return 0.0, 0.0
-        p = params["condition"]
-        second = dense(p["2"], jax.nn.relu(dense(p["1"], jnp.ravel(c))))
-        third = dense(p["3"], jax.nn.relu(second))
-        return second, dense(p["4"], jax.nn.relu(third))
-
     def posterior(params: Params, x: Array, c: Array) -> Normal:
         if not latent_dim:
             return Normal(jnp.zeros(0), jnp.zeros(0))
         p = params["posterior"]
         hidden = jax.nn.relu(dense(p["1"], jnp.ravel(x)))
-        hidden = jax.nn.relu(dense(p["2"], hidden) + context(params, c)[0])
+        hidden = jax.nn.relu(dense(p["2"], hidden) + context(params["condition"], c)[0])
         hidden = dense(p["3"], hidden)
         return Normal(dense(p["mu"], jax.nn.relu(hidden)), dense(p["logsd"], hidden))
 
     def likelihood(params: Params, z: Array, c: Array) -> Bernoulli:
         p = params["likelihood"]
         first = dense(p["1"], z) if latent_dim else 0.0
-        hidden = jax.nn.relu(first + context(params, c)[1])
+        hidden = jax.nn.relu(first + context(params["condition"], c)[1])
         hidden = jax.nn.relu(dense(p["3"], jax.nn.relu(dense(p["2"], hidden))))
         return Bernoulli(dense(p["4"], hidden).reshape(x_shape))
 

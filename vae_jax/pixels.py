@@ -23,7 +23,7 @@ import numpy as np
 from jax.scipy.special import betaln
 from jaxtyping import Float
 
-from vae_jax.distributions import distribution, event
+from vae_jax.distributions import Distribution, distribution, event
 from vae_jax.types import Array, Key, Scalar
 
 LEVELS = 256
@@ -31,7 +31,7 @@ TOP = LEVELS - 1  # white
 
 
 @distribution
-class ContinuousBernoulli:
+class ContinuousBernoulli(Distribution):
     """Independent densities p(x) = λ e^(λx) / (e^λ − 1) on [0, 1]; λ = logits.
 
     The Bernoulli's formula σ(λ)^x (1−σ(λ))^(1−x), normalised over grey values (Loaiza-Ganem &
@@ -64,10 +64,6 @@ class ContinuousBernoulli:
         logits, x = jnp.ravel(self.logits), jnp.ravel(event(x, self.logits.shape))
         return jnp.sum(logits * x - _log_partition(logits))
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
-
 
 def _log_partition(logits: Float[Array, "*event"]) -> Float[Array, "*event"]:
     """A(λ) = log ∫₀¹ e^(λx) dx = max(λ, 0) + log((1 − e^−|λ|)/|λ|), with its derivative, anywhere.
@@ -85,7 +81,7 @@ def _log_partition(logits: Float[Array, "*event"]) -> Float[Array, "*event"]:
 
 
 @distribution
-class Beta:
+class Beta(Distribution):
     """Independent Beta(α, β) densities of y = (255x + ½)/256, with α = exp(log_alpha), β likewise.
 
     A Beta density is 0 or infinite at 0 and 1, where many pixels are. Level v stands at the middle
@@ -115,15 +111,14 @@ class Beta:
         return _from_bin(jnp.clip(y, 1e-6, 1 - 1e-6))  # numbers that 32 bits can tell from 0 and 1
 
     def log_prob(self, x: Array) -> Scalar:
-        """Σ [(α−1) log y + (β−1) log(1−y) − log B(α,β) + log(255/256)]."""
+        """Σ [(α−1) log y + (β−1) log(1−y) − log B(α,β) + log(255/256)].
+
+        In 32 bits within 2e-3 nats a pixel, and that only where α and β are both in the thousands.
+        """
         y = (TOP * jnp.ravel(event(x, self.log_alpha.shape)) + 0.5) / LEVELS
         a, b = jnp.exp(jnp.ravel(self.log_alpha)), jnp.exp(jnp.ravel(self.log_beta))
         log_p = (a - 1) * jnp.log(y) + (b - 1) * jnp.log1p(-y) - betaln(a, b)
         return jnp.sum(log_p) + y.size * np.log(TOP / LEVELS)
-
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
 
 
 def _from_bin(y: Array) -> Array:
@@ -132,7 +127,7 @@ def _from_bin(y: Array) -> Array:
 
 
 @distribution
-class DiscretizedLogistic:
+class DiscretizedLogistic(Distribution):
     """The 256 levels under mixtures of k logistic densities (Salimans et al. 2017, eq. 2).
 
         P(v) = Σ_k w_k [σ((v + ½ − 255 μ_k)/(255 s_k)) − σ((v − ½ − 255 μ_k)/(255 s_k))]
@@ -189,10 +184,6 @@ class DiscretizedLogistic:
         log_p = jax.nn.log_softmax(self.log_weights) + jnp.sum(log_p.reshape(shape), axis=-2)
         return jnp.sum(jax.nn.logsumexp(log_p, axis=-1))
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
-
 
 def _log_mass(v: Array, location: Array, log_scale: Array) -> Array:
     """log P(v) of one logistic, elementwise.
@@ -216,7 +207,7 @@ def _whiten(edge: Array, location: Array, log_scale: Array) -> Array:
 
 
 @distribution
-class Categorical:
+class Categorical(Distribution):
     """Independent pixels with P(v) = softmax(logits)[v]; logits: [*event, 256].
 
     `log_prob` rounds x to the nearest level.
@@ -240,7 +231,3 @@ class Categorical:
         # A sum over a mask, not a lookup: a lookup's gradient is a scatter, which is slow.
         chosen = jnp.sum(jnp.where(jax.nn.one_hot(v, LEVELS) > 0, self.logits, 0.0), axis=-1)
         return jnp.sum(chosen - jax.nn.logsumexp(self.logits, axis=-1))
-
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
-        x = self.sample(key)
-        return x, self.log_prob(x)
