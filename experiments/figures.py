@@ -141,7 +141,8 @@ def encodings(s: Scene) -> Figure:
     z = np.asarray(jax.vmap(lambda q, keys: jax.vmap(q.sample)(keys))(q, keys))[..., units]
     originals, back = evaluation.unit_interval(x), s.run.reconstruct(x, c)
     shown = pictures(s.run, originals, c), z, pictures(s.run, back, c)
-    return plots.encodings(*shown, s.means[:NUM_MEANS, units], s.kind)
+    how: dict[str, Any] = {"kind": s.kind, "high": s.high, "names": names(units)}
+    return plots.encodings(*shown, s.means[:NUM_MEANS, units], **how)
 
 
 def decoded(s: Scene) -> Figure:

@@ -39,7 +39,8 @@ def main(config: Config) -> int:
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise UserError(f"out must be a file in a folder that exists; got {config.pack.out!r}")
     run = runs.load(directory)
-    figures = {p.stem: p.read_bytes() for p in sorted((directory / "figures").glob("*.png"))}
+    drawn = sorted((directory / "figures").glob("*.png"))
+    figures = {p.stem: p.read_bytes() for p in drawn if packs.is_figure(p.name)}
     packs.write(
         out, packs.Pack(run.config, run.meta, run.summary, run.history), run.params, figures
     )

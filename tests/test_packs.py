@@ -38,6 +38,7 @@ def pack(directory: Path, *flags: str) -> Path:
     untrained(directory, *flags)
     (directory / "figures").mkdir()
     plots.save(plots.samples(np.zeros((1, 2, 2, 1))), directory / "figures" / "samples.png")
+    (directory / "figures" / "samples (1).png").write_text("somebody's own")
     (directory / "figures" / "curves.pdf").write_text("may hold code")
     assert job.main(parse([str(directory)], job.Config, "run_dir")) == 0
     return directory.with_name(f"{directory.name}.vae")
@@ -149,6 +150,11 @@ def data(**changes) -> dict:
     return config(lambda c: c["dataset"].update(changes))
 
 
+def header(text: str) -> bytes:
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode()
+
+
+ARRAY = "{{'descr': {}, 'fortran_order': False, 'shape': {}}}"
 KERNEL = "weights/likelihood/Dense_0/linear/kernel.npy"  # float32 [2, 8]
 HOSTILE = {
     "a way out": (renamed("../../evil.py"), "a member called '../../evil.py'"),
@@ -168,12 +174,28 @@ HOSTILE = {
     "dtype": ({KERNEL: npy(np.zeros((2, 8), np.float64))}, r"float64\[2, 8\], expected"),
     "objects": ({KERNEL: npy(np.array([Exploit()], object), allow_pickle=True)}, "expected"),
     "pickle": ({KERNEL: pickle.dumps(Exploit())}, "cannot be read"),
+    "an open header": ({KERNEL: header("(")}, "no header of an array"),
+    "an unhashable header": ({KERNEL: header("{[]: 1}")}, "no header of an array"),
+    "a mixed header": ({KERNEL: header("{1: 2, 'a': 3}")}, "no header of an array"),
+    "a deep header": ({KERNEL: header("[" * 4000)}, "no header of an array"),
+    "no type": ({KERNEL: header(ARRAY.format("()", (2, 8)))}, "no header of an array"),
+    "big-endian": ({KERNEL: header(ARRAY.format("'>f4'", (2, 8)))}, "expected"),
+    "structured": ({KERNEL: header(ARRAY.format("[('a', 'f4')]", (2, 8)))}, "expected"),
+    "a shape of terabytes": ({KERNEL: header(ARRAY.format("'<f4'", (2**40, 2**40)))}, "expected"),
+    "a negative shape": ({KERNEL: header(ARRAY.format("'<f4'", (-2, -8)))}, "expected"),
+    "a long shape": ({KERNEL: header(ARRAY.format("'<f4'", (1,) * 3000))}, "expected"),
+    "a long header": ({KERNEL: b"\x93NUMPY\2\0\xff\xff\xff\xff{"}, "no header of an array"),
     "more than it says": ({KERNEL: npy(np.zeros((2, 8), np.float32)) + b"x"}, "65 bytes"),
     "less than it says": ({KERNEL: npy(np.zeros((2, 8), np.float32))[:-1]}, "63 bytes"),
     "not JSON": ({"config.json": b"\xff{"}, "cannot be read"),
     "a list": ({"config.json": b"[]"}, "does not describe"),
     "deep": ({"config.json": b"[" * 100_000}, "cannot be read"),
     "deep metrics": ({"metrics.jsonl": b'{"a":' * 100_000}, "cannot be read"),
+    "no time": ({"metrics.jsonl": b'{"step": 1, "epoch": null}\n'}, "does not describe"),
+    "beyond any axis": ({"metrics.jsonl": b'{"step": 1, "epoch": 1e308}\n'}, "does not describe"),
+    "a long step": ({"metrics.jsonl": b'{"epoch": 1, "step": ' + b"9" * 4000 + b"}\n"},
+        "does not describe"),
+    "many rows": ({"metrics.jsonl": b"[]\n" * 3_000_000}, "claims 9,000,000 bytes"),
     "rows of text": ({"metrics.jsonl": b'{"step": "1", "epoch": 1}\n'}, "does not describe"),
     "a summary of text": ({"summary.json": b'"very good"'}, "does not describe"),
     "checkpoint": ({"checkpoint.json": b'{"step": 1}'}, "does not describe"),
@@ -189,6 +211,7 @@ HOSTILE = {
     "a list for a text": (setting("model", "widths", [8]), "does not describe"),
     "a seed of text": (setting("data", "data_seed", "0"), "does not describe"),
     "deep network": (setting("model", "widths", "1-" * 600 + "1"), "a text of 1,201 letters"),
+    "many layers": (setting("model", "widths", "1-" * 400 + "1"), "does not describe"),
     "wide network": (setting("model", "widths", "9" * 9), "expected"),
     "wider than any": (setting("model", "widths", "9" * 30), "expected"),
     "latents": (setting("model", "latent_dim", 10**9), "expected"),
@@ -200,6 +223,8 @@ HOSTILE = {
     "images of true": (data(x_shape=[True, 8, 8]), "does not describe"),
     "classes": (config(lambda c: (c["dataset"].update(num_classes=10**18),
         c["settings"]["model"].update(condition="label"))), "does not describe"),
+    "a topic of text": (config(lambda c: c["settings"].update(run="x")), "does not describe"),
+    "no fingerprint": (config(lambda c: c["dataset"].pop("sha256")), "does not describe"),
     "no settings": (config(lambda c: c.pop("settings")), "does not describe"),
 }  # fmt: skip
 
@@ -224,6 +249,24 @@ def test_what_is_in_it_twice(tmp_path, whole):
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("config.json", "{}")
     assert "'config.json' is in it twice" in refusal(path)
+
+
+def test_what_is_in_it_very_often(tmp_path, whole):
+    """A hundred thousand times, and counted at once."""
+    path = tmp_path / "p"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members(whole).items():
+            archive.writestr(name, content)
+        archive.filelist += [archive.getinfo("config.json")] * 100_000
+    assert "'config.json' is in it twice" in refusal(path)
+
+
+def test_a_setting_left_out_is_the_default(tmp_path, whole):
+    """As in a run of a version that did not have it."""
+    described = json.loads(members(whole)["config.json"])
+    seed = described["settings"]["data"].pop("data_seed")
+    path = changed(whole, tmp_path / "p", {"config.json": json.dumps(described)})
+    assert vae_jax.load(path).config["settings"]["data"]["data_seed"] == seed
 
 
 def test_a_bomb(tmp_path, whole):

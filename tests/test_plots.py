@@ -244,6 +244,17 @@ def test_one_latent(kind, labels):
     assert right.get_xlabel() == "z₃"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_names_of_latents_stay_on_the_page(kind):
+    figure = plots.latents(points(10), np.zeros(10), kind=kind, names=("z₁₇", "z₁₀₈"))
+    figure.draw_without_rendering()
+    for axes in figure.axes[:2]:
+        name = axes.yaxis.label.get_window_extent()
+        ticks = [t.label1.get_window_extent() for t in axes.yaxis.get_major_ticks()]
+        assert name.x0 > 0 and not any(name.overlaps(box) for box in ticks)
+        assert axes is figure.axes[0] or name.x0 > figure.axes[0].get_window_extent().x1
+
+
 @pytest.mark.parametrize(("dim", "labels"), [(3, 10), (0, 10), (2, 9)])
 def test_latents_of_a_wrong_shape_are_refused(dim, labels):
     with pytest.raises(ValueError):
@@ -275,7 +286,7 @@ def test_colours_stay_apart_without_red_or_green_cones():
 def test_encodings_stand_side_by_side(digits, kind):
     originals, back = digits[:3], 1 - digits[:3]
     draws, cloud = points(12, scale=0.5).reshape(3, 4, 2), points(30)
-    figure = plots.encodings(originals, draws, back, cloud, kind)
+    figure = plots.encodings(originals, draws, back, cloud, kind, names=("z₁₇", "z₁₉"))
     rows = [figure.axes[i : i + 3] for i in (0, 3, 6)]
     place = norm.cdf if kind == "quantile" else np.asarray
     for i, (left, right, plane) in enumerate(rows):
@@ -289,6 +300,7 @@ def test_encodings_stand_side_by_side(digits, kind):
         assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < boxes[2].x0
         assert plane.get_xlim() == plane.get_ylim() == ((0, 1) if kind == "quantile" else (-3, 3))
     assert [a.get_title() for a in rows[0]] == ["input", "reconstruction", "draws of q(z|x)"]
+    assert {(r[2].get_xlabel(), r[2].get_ylabel()) for r in rows} == {("z₁₇", "z₁₉")}
     heights = [plane.get_position().y0 for _, _, plane in rows]
     assert heights == sorted(heights, reverse=True)
 

@@ -73,13 +73,16 @@ def read_array(archive: zipfile.ZipFile, path: Path, name: str, like: Any) -> np
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }
-        shape, fortran, dtype = header[version](file)
+        try:
+            shape, fortran, dtype = header[version](file)
+        except Exception as error:  # NumPy lets through whatever its parsing of a text may raise
+            raise ValueError(f"{name} has no header of an array: {error!r:.100}") from None
         wanted = ((), dtype) if like is None else (like.shape, like.dtype)
         if (shape, dtype) != wanted or (
             like is None and (dtype.kind != "U" or dtype.itemsize > 2**20)
         ):
             raise UserError(
-                f"{path} does not fit this model: {name} is {dtype}{list(shape)}, "
+                f"{path} does not fit this model: {name} is {f'{dtype}{list(shape)}':.200}, "
                 f"expected {wanted[1]}{list(wanted[0])}"
             )
         size = dtype.itemsize * int(np.prod(shape))

@@ -201,6 +201,9 @@ def latent_axes(axes, kind: Kind, names: tuple[str, ...], high: float = 3.0) -> 
     for axis, _ in zip((axes.xaxis, axes.yaxis), names, strict=False):
         axis.set_ticks(framed(ticks, kind), [f"{z:g}".replace("-", "−") for z in ticks])
     name_axes(axes, names)
+    # Beside the short tick 0 in the middle there is room for names such as z₁₉; beyond the longest
+    # tick there is not.
+    axes.yaxis.set_label_coords(-30 / axes.bbox.width, 0.5)
 
 
 def name_axes(axes, names: tuple[str, ...]) -> None:
@@ -217,6 +220,9 @@ def encodings(
     reconstructions: Images,
     cloud: Float[np.ndarray, "N 2"],
     kind: Kind = "quantile",
+    *,
+    high: float = 3.0,
+    names: tuple[str, ...] = NAMES,
 ) -> Figure:
     """What becomes of images [n, h, w, c], row by row: the image, where it goes in the plane of the
     latents, and what comes back. In the plane are draws from the image's posterior, over `cloud`,
@@ -224,14 +230,14 @@ def encodings(
     """
     (n, h, w, _), side, step = originals.shape, 196, 266
     wide = max(1, side // w) * w  # whole dots for each pixel
-    high = max(1, side // w) * h
+    tall = max(1, side // w) * h
     height = n * step + 50
     left, middle, right = 20, wide + 110, wide + side + 134
     figure = Figure(((right + wide + 20) / DPI, height / DPI), DPI)
     for i, (x, z, back) in enumerate(zip(originals, draws, reconstructions, strict=True)):
         bottom = height - 44 - side - i * step
         for start, image in ((left, x), (right, back)):
-            axes = axes_at(figure, start, bottom + (side - high) // 2, wide, high)
+            axes = axes_at(figure, start, bottom + (side - tall) // 2, wide, tall)
             axes.imshow(np.broadcast_to(tile(image[None], 1, 1), (h, w, 3)), aspect="auto")
             axes.set(xticks=[], yticks=[])
         plane = axes_at(figure, middle, bottom, side, side)
@@ -239,8 +245,8 @@ def encodings(
             plane.scatter(
                 *framed(points, kind).T, s=size, color=colour, linewidths=0, rasterized=True
             )
-        plane.set(xlim=extent(kind), ylim=extent(kind))
-        latent_axes(plane, kind, NAMES)
+        plane.set(xlim=extent(kind, high), ylim=extent(kind, high))
+        latent_axes(plane, kind, names, high)
     titles = ("input", "reconstruction", "draws of q(z|x)")
     for axes, text in zip(figure.axes, titles, strict=False):
         axes.set_title(text, **TITLE)

@@ -21,6 +21,7 @@ import re
 import stat
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,13 +36,19 @@ from vae_jax.types import Params
 
 # Members by name: what it may look like -> the most bytes that it may have
 _TEXTS = {"config.json": 2**20, "checkpoint.json": 2**20, "summary.json": 2**20}
-_MEMBERS = {re.escape(name): size for name, size in (_TEXTS | {"metrics.jsonl": 2**26}).items()}
-_MEMBERS |= {r"figures/[\w-]+\.png": 2**26, r"weights(/[\w-]+)+\.npy": math.inf}
+_MEMBERS = {re.escape(name): size for name, size in (_TEXTS | {"metrics.jsonl": 2**23}).items()}
+_FIGURE = r"figures/[\w-]+\.png"
+_MEMBERS |= {_FIGURE: 2**26, r"weights(/[\w-]+)+\.npy": math.inf}
 _NEEDED = ("config.json", "checkpoint.json", "metrics.jsonl")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PIXELS, _CLASSES, _LETTERS = 2**24, 2**20, 1000  # the most there can be, in an image, a setting
+_LAYERS = 100  # each takes a while to build, before any weights are compared
+_LARGE = 1e100  # no number of a run comes near it
 # Names that an object must have, each with a value of the same kind
-_CONFIG = {"settings": {"model": {}, "data": {}}, "dataset": {"name": "", "source": ""}}
+_CONFIG = {
+    "settings": {"model": {}, "data": {}},
+    "dataset": {"name": "", "source": "", "sha256": ""},
+}
 _CHECKPOINT = {"chosen": "", "step": 0, "file": ""}
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same run gives the same bytes
 
@@ -87,6 +94,8 @@ def read(path: Path) -> Pack:
         history = [json.loads(line) for line in archive.read("metrics.jsonl").splitlines()]
     _expect(_is_like(config, _CONFIG) and _is_like(checkpoint, _CHECKPOINT), path)
     _expect(isinstance(summary, dict), path)
+    _expect(all(isinstance(section, dict) for section in config["settings"].values()), path)
+    _expect(str(config["settings"]["model"].get("widths")).count("-") < _LAYERS, path)
     _expect(all(_is_row(row) for row in history), path)
     _check_data(config["dataset"], path)
     return Pack(config, checkpoint, summary, history)
@@ -104,6 +113,11 @@ def read_weights(path: Path, like: Params) -> Params:
             )
         leaves = [read_array(archive, path, f"weights/{n}", leaf) for n, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def is_figure(name: str) -> bool:
+    """Whether a file of this name may be among the figures."""
+    return bool(re.fullmatch(_FIGURE, f"figures/{name}"))
 
 
 def read_figures(path: Path) -> dict[str, bytes]:
@@ -128,18 +142,17 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except (*BROKEN, struct.error, OverflowError, MemoryError) as error:
         reason = str(error).splitlines() or [repr(error)]
-        raise UserError(f"{path} cannot be read as a pack: {reason[0]}") from error
+        raise UserError(f"{path} cannot be read as a pack: {reason[0][:200]}") from error
 
 
 def _faults(members: list[zipfile.ZipInfo], file_size: int) -> Iterator[str]:
     names = [member.orig_filename for member in members]
     yield from (f"no {name}" for name in _NEEDED if name not in names)
-    if len(set(names)) < len(names):
-        yield f"{max(names, key=names.count)!r} is in it twice"
+    yield from (f"{name[:200]!r} is in it twice" for name, n in Counter(names).items() if n > 1)
     for name, member in zip(names, members, strict=True):
         ceiling = next((n for form, n in _MEMBERS.items() if re.fullmatch(form, name)), None)
-        if ceiling is None:
-            yield f"a member called {name!r}"
+        if ceiling is None or member.filename != name:  # a field of the archive may rename it
+            yield f"a member called {name[:200]!r}"
         elif stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
             yield f"{name} is no plain file"
         elif member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
@@ -179,8 +192,12 @@ def _is_like(value: Any, form: Any) -> bool:
 
 
 def _is_row(row: Any) -> bool:
+    """Numbers that can be drawn: NaN and infinity are left out there, 1e308 would not be."""
     numbers = isinstance(row, dict) and {type(v) for v in row.values()} <= {int, float, type(None)}
-    return numbers and {"step", "epoch"} <= row.keys()
+    if not numbers or not {"step", "epoch"} <= {name for name, v in row.items() if v is not None}:
+        return False
+    usual = all(abs(v or 0) < _LARGE or v in (math.inf, -math.inf) or v != v for v in row.values())
+    return usual and 0 <= row["step"] < _LARGE and 0 <= row["epoch"] < _LARGE
 
 
 def _check_data(dataset: dict[str, Any], path: Path) -> None:

@@ -8,6 +8,7 @@ figures/
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import hashlib
@@ -183,8 +184,10 @@ def _load_pack(path: Path, checkpoint: str) -> Run:
     settings = pack.config["settings"]
     try:
         for topic, kind in _configs().items():
+            given = settings.get(topic, {})
             # The data set may be a file that is not here.
-            kind(**settings.get(topic, {}) | ({"dataset": "auto"} if topic == "data" else {}))
+            checked = kind(**given | ({"dataset": "auto"} if topic == "data" else {}))
+            settings[topic] = dataclasses.asdict(checked) | given  # what it leaves out, by default
     except (TypeError, UserError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not describe a run: {reason}") from None
