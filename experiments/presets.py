@@ -119,6 +119,8 @@ def resolve(model: str, preset: str, given: Values) -> Values:
         if chosen and chosen not in known:
             raise UserError(f"{name} must be one of {', '.join(known)}; got {chosen!r}")
     values = {**PRESETS.get(preset, {}), **MODELS.get(model, {}), **given}
+    if "epochs" in given and "steps" not in given:
+        values.pop("steps", None)  # the preset's own length, which epochs given override
     condition, latent_dim = values.get("condition", "none"), values.get("latent_dim")
     if model == "vae" and condition != "none":
         raise UserError(f"model vae has no condition, cvae and regressor have; got {condition}")
