@@ -54,12 +54,15 @@ class EvaluationConfig:
         validate(self)
         if not self.run_dir:
             raise UserError("give one RUN_DIR; got none")
+        if Path(self.run_dir).is_file():  # a pack holds neither images nor where they are
+            raise UserError(f"run_dir must be a run directory, not a file; got {self.run_dir!r}")
         if self.save_weights and not self.save:
             raise UserError("save_weights needs a file, such as --save=weights.npz")
         if self.save and Path(self.save).suffix != ".npz":
             raise UserError(f"save must end in .npz; got {self.save!r}")
-        if self.save and not Path(self.save).absolute().parent.is_dir():
-            raise UserError(f"save must be in a folder that exists; got {self.save!r}")
+        place = Path(self.save).absolute()
+        if self.save and (place.is_dir() or not place.parent.is_dir()):
+            raise UserError(f"save must be a file in a folder that exists; got {self.save!r}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from experiments.loop import Stop, train
 from vae_jax import devices, evaluation, files, likelihoods, model, processes, runs
 from vae_jax.data import Dataset
 from vae_jax.networks import widths
+from vae_jax.objectives import ObjectiveConfig
 from vae_jax.types import noun
 
 
@@ -66,7 +67,7 @@ def header(job: Job, where: Path) -> str:
         f"model      {_model(job)}{m.network} {widths(m)}, latent_dim {m.latent_dim}, "
         f"{m.posterior} posterior, {m.prior} prior, {m.likelihood} likelihood: "
         f"{count:,} parameters",
-        f"objective  {config.objective.objective}, beta {config.objective.beta:g}; {t.optimiser} "
+        f"objective  {_objective(config.objective)}; {t.optimiser} "
         f"{t.learning_rate:g}, batch {t.batch_size}, {total:,} steps "
         f"({total / steps_per_epoch:g} epochs)",
         f"device     {devices.described()}",
@@ -88,6 +89,12 @@ def _model(job: Job) -> str:
     """What is given, in words; nothing where nothing is."""
     given = job.config.model.condition
     return "" if given == "none" else f"given {given}, "
+
+
+def _objective(o: ObjectiveConfig) -> str:
+    """With the number of its samples where there are several: a preset may have brought them."""
+    several = f" with {o.num_samples} samples" if o.num_samples > 1 else ""
+    return f"{o.objective}{several}, beta {o.beta:g}"
 
 
 def finish(job: Job, directory: Path) -> None:

@@ -81,8 +81,9 @@ def main(program: str, config: SweepConfig) -> int:
 
 def hold(locks: contextlib.ExitStack, where: Path, todo: Sequence[Planned]) -> None:
     """Holds the sweep's directory and those of its members."""
-    there_first = sorted(todo, key=lambda m: not m.directory.exists())  # one in use ends it here
-    for directory in [where, *(m.directory for m in there_first)]:
+    # Those that exist first: one of them in use ends it before others are made for nothing.
+    own = sorted((m.directory for m in todo), key=lambda path: not path.exists())
+    for directory in (where, *own):
         locks.enter_context(runs.locked(directory))
 
 
@@ -92,10 +93,15 @@ def check(where: Path) -> None:
         raise UserError(f"run_dir {where} holds a run of experiments.run; give another")
     if where.is_dir() and not (where / "sweep.json").exists():
         found = [path for path in where.iterdir() if not path.name.startswith(".")]
-        strangers = [path.name for path in found if path.name not in (directories.LOG, "profile")]
-        inside = ("config.json", ".lock")  # of a run, and of one that is starting
-        if strangers and not any((path / name).exists() for path in found for name in inside):
+        known = (directories.LOG, "profile")
+        strangers = [p.name for p in found if p.name not in known and not _of_a_run(p)]
+        if strangers:
             raise UserError(f"run_dir {where} is not empty ({strangers[0]}); give another")
+
+
+def _of_a_run(path: Path) -> bool:
+    """Whether a run is there, or one that is starting."""
+    return (path / "config.json").exists() or (path / ".lock").exists()
 
 
 def rows_of(planned: Sequence[Planned]) -> Any:
@@ -129,10 +135,8 @@ def program_of(planned: Sequence[Planned]) -> sweeps.Program:
 
 def grouped(config: SweepConfig, todo: Sequence[Planned], at_once: bool) -> list[list[Planned]]:
     """Members that train together: of latent dimensions that do, as many as there is memory for."""
-    program, vaes = (
-        program_of(todo) if todo else None,
-        {m.values.latent_dim: m.job.vae for m in todo},
-    )
+    program = program_of(todo) if todo else None
+    vaes = {m.values.latent_dim: m.job.vae for m in todo}
     sets = [[k] for k in vaes]
     if at_once and masking.maskable(config.model, config.objective):
         sets = masking.together(vaes, lambda k: sum(model.count_parameters(vaes[k]).values()))

@@ -353,6 +353,18 @@ def test_the_command_evaluates_a_run(trained):
     np.testing.assert_allclose(-saved["log_p"].mean(), result["nll"], rtol=1e-5)
 
 
+def test_what_cannot_be_written_is_refused_before_anything_is_computed(tmp_path):
+    from experiments.evaluate import EvaluationConfig
+
+    (tmp_path / "folder.npz").mkdir()
+    for place in ("folder.npz", "nowhere/file.npz"):
+        with pytest.raises(UserError, match="save must be a file in a folder that exists"):
+            EvaluationConfig(run_dir="run", save=str(tmp_path / place))
+    (tmp_path / "run.vae").touch()
+    with pytest.raises(UserError, match="run_dir must be a run directory, not a file"):
+        EvaluationConfig(run_dir=str(tmp_path / "run.vae"))
+
+
 def test_a_data_set_is_scored_by_its_own_factors_that_vary(trained):
     from experiments import evaluate
     from vae_jax import runs

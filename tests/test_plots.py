@@ -67,10 +67,22 @@ def test_tile_scales_bytes_clips_and_marks_nan():
     np.testing.assert_array_equal(plots.tile(wild, 1, 1).ravel(), [0, 0.5, 1])
 
 
-@pytest.mark.parametrize(("n", "channels"), [(5, 1), (4, 2), (4, 4)])
-def test_tile_refuses_too_many_images_and_strange_channels(n, channels):
+def test_tile_refuses_too_many_images():
     with pytest.raises(ValueError):
-        plots.tile(np.zeros((n, 2, 2, channels)), 2, 2)
+        plots.tile(np.zeros((5, 2, 2, 1)), 2, 2)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_that_are_no_colours_are_shown_as_their_mean(channels):
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 2, channels), dtype=np.uint8)
+    grey = images.mean(axis=-1, keepdims=True) / 255
+    np.testing.assert_allclose(plots.tile(images, 2, 2), plots.tile(grey, 2, 2), rtol=1e-6)
+    given = np.zeros((4, 3, 2), bool)
+    np.testing.assert_allclose(
+        plots.coloured(images, given), np.broadcast_to(grey, (4, 3, 2, 3)), rtol=1e-6
+    )
+    sheet = shown(plots.reconstructions(images, images))
+    np.testing.assert_array_equal(sheet, shown(plots.reconstructions(grey, grey)))
 
 
 def test_samples_are_read_row_by_row(digits):

@@ -1,5 +1,7 @@
 """Presets: each is a valid set of flags, and every flag given beside it wins."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from experiments.config import Config, fields, parse
 from experiments.job import assemble
 from experiments.presets import MODELS, PRESETS
+from experiments.run import header
 from tests.data_helpers import digits_like
 from vae_jax.model import count_parameters
 from vae_jax.objectives import Weights, elbo
@@ -32,7 +35,14 @@ def test_what_is_given_wins_over_the_preset():
     assert (training.epochs, training.steps) == (3, 0)
     assert parse(["--preset=iwae", "--steps=3"]).training.steps == 3
     assert parse(["--preset=doersch", "--model=regressor"]).model.latent_dim == 0
+    assert parse(["--preset=doersch", "--epochs=2"]).training.steps == 0
+    assert parse(["--preset=doersch", "--epochs=2", "--steps=7"]).training.steps == 7
     assert parse(["--model=cvae", "--condition=label"]).model.condition == "label"
+
+
+def test_samples_that_a_preset_brings_are_said():
+    job = assemble(parse(["--preset=iwae", "--objective=elbo"]), digits_like((6, 5, 1)))
+    assert "objective  elbo with 5 samples, beta 1;" in header(job, Path("runs"))
 
 
 def test_every_value_names_a_setting():

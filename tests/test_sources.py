@@ -219,7 +219,8 @@ WRONG = {
     "no pixels": (given(x_train=GREY[:, :0]), "shape [40, 0, 4]"),
     "no channels": (given(x_train=np.zeros((3, 5, 4, 0), np.uint8)), "shape [3, 5, 4, 0]"),
     "no test images": (given(x_train=GREY, x_test=GREY[:0]), "x_test"),
-    "one image": (given(x_train=GREY[:1]), "at least 2 images"),
+    "one image": (given(x_train=GREY[:1]), "at least 3 images"),
+    "two images": (given(x_train=GREY[:2]), "at least 3 images"),
     "one image to learn from": (given(x_train=GREY[:1], x_test=GREY), "nothing to learn"),
     "constant images": (given(x_train=np.zeros((40, 5, 4), np.uint8)), "all of them the same"),
     "constant, with labels": (
@@ -235,7 +236,7 @@ WRONG = {
     "no labels": (given(x_train=GREY, y_train=[]), "40 labels"),
     "one-hot": (given(x_train=GREY, y_train=np.eye(40)), "40 labels"),
     "float labels": (given(x_train=GREY, y_train=LABELS / 2), "whole numbers"),
-    "negative labels": (given(x_train=GREY, y_train=LABELS - 1), "whole numbers"),
+    "negative labels": (given(x_train=GREY, y_train=LABELS - 1), "got -1 to "),
     "large labels": (given(x_train=GREY, y_train=LABELS + 2**31), "whole numbers"),
     "labels of one split": (given(x_train=GREY, y_train=LABELS, x_test=GREY), "y_test goes with"),
     "labels without images": (given(x_train=GREY, y_train=LABELS, y_test=LABELS), "y_test goes"),

@@ -279,6 +279,11 @@ def test_directories_that_hold_something_else(finished, tmp_path):
     with pytest.raises(UserError, match=r"is not empty \(thesis.tex\)"):
         run(tmp_path, *CROSSED)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "some-run").mkdir()
+    (tmp_path / "some-run/config.json").write_text("{}")  # one run makes no sweep of the rest
+    with pytest.raises(UserError, match=r"is not empty \(thesis.tex\)"):
+        run(tmp_path, *CROSSED)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_member_in_use(tmp_path):

@@ -1,7 +1,8 @@
 """The page that pictures are drawn on: its measures, fonts and colours, and how a file is written.
 
-Images are [n, h, w, c], values in [0, 1] or uint8 in 0..255, with c = 1 or 3. A grey value of 1 is
-white and 0 is black whatever the data set: every image is shown as it is stored.
+Images are [n, h, w, c], values in [0, 1] or uint8 in 0..255; c = 3 is colour, any other number of
+channels is shown as their mean, grey. A grey value of 1 is white and 0 is black whatever the data
+set: every image is shown as it is stored.
 """
 
 import dataclasses
@@ -38,15 +39,21 @@ PALETTE += [f"#{rgb:06x}" for rgb in (0x32845F, 0x727197, 0x9D2701, 0xEFB9BD, 0x
 _SAVING = threading.Lock()
 
 
+def _shown(images: Images) -> np.ndarray:
+    """Images as floats, of 1 or 3 channels."""
+    values = images / (255 if images.dtype == np.uint8 else 1)
+    return values if values.shape[-1] in (1, 3) else values.mean(axis=-1, keepdims=True)
+
+
 def tile(images: Images, rows: int, cols: int, gap: int = 0, blank: float = 1.0) -> np.ndarray:
     """One picture [rows·h + (rows−1)·gap, cols·w + (cols−1)·gap, c] in [0, 1], filled row by row.
 
     `gap` is in image pixels; gaps and places without an image have the value `blank`.
     """
-    n, h, w, c = images.shape
-    if n > rows * cols or c not in (1, 3):
-        raise ValueError(f"{rows}·{cols} images of 1 or 3 channels at most; got {images.shape}")
-    values = images / (255 if images.dtype == np.uint8 else 1)
+    values = _shown(images)
+    n, h, w, c = values.shape
+    if n > rows * cols:
+        raise ValueError(f"{rows}·{cols} images at most; got {images.shape}")
     cells = np.full((rows * cols, h + gap, w + gap, c), blank, np.float32)
     cells[:n, :h, :w] = np.clip(np.nan_to_num(values, nan=0.5), 0, 1)  # NaN is mid-grey
     cells = cells.reshape(rows, cols, h + gap, w + gap, c).swapaxes(1, 2)
@@ -59,7 +66,7 @@ _GIVEN = np.array([[0.10, 0.20, 0.45], [1.0, 0.60, 0.10]])  # colours of 0 and 1
 
 def coloured(images: Images, given: Bool[np.ndarray, "n h w"]) -> np.ndarray:
     """Images [n, h, w, 3] with the given pixels from blue (0) to orange (1) instead of grey."""
-    values = np.clip(images / (255 if images.dtype == np.uint8 else 1), 0, 1)
+    values = np.clip(_shown(images), 0, 1)
     grey = np.broadcast_to(values, (*values.shape[:3], 3))
     level = values.mean(axis=-1, keepdims=True)
     return np.where(given[..., None], _GIVEN[0] + level * (_GIVEN[1] - _GIVEN[0]), grey)

@@ -133,8 +133,8 @@ def _with_test(table: Table, data_seed: int) -> Table:
     """The table with a test split, a tenth of the training images where the files have none."""
     if table.test is not None:
         return table
-    if len(table.train.x) < 2:
-        raise DataError(f"{table.source} must hold at least 2 images where there is no test split")
+    if len(table.train.x) < 3:  # of which two train: of one there is nothing to learn
+        raise DataError(f"{table.source} must hold at least 3 images where there is no test split")
     size = len(table.train.x) // 10 or 1
     train, test = hold_out(table.train, size, data_seed, "test images")
     held = f"no test split, so {size:,} images drawn with data_seed {data_seed} are held out"

@@ -211,8 +211,10 @@ def _as_labels(y: Any, size: int, what: str) -> np.ndarray:
         y = y[:, 0]
     if y.shape != (size,):
         raise DataError(f"{what} must hold {size} labels, as many as x; got shape {list(y.shape)}")
-    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= 2**31:
-        raise DataError(f"{what} must be whole numbers from 0 to 2³¹−1; got dtype {y.dtype}")
+    whole = y.dtype.kind in "iu"
+    if not whole or y.min() < 0 or y.max() >= 2**31:
+        got = f"{y.min()} to {y.max()}" if whole else f"dtype {y.dtype}"
+        raise DataError(f"{what} must be whole numbers from 0 to 2³¹−1; got {got}")
     return y.astype(np.int32)
 
 

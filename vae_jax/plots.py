@@ -128,10 +128,10 @@ def _side_by_side(sheets: list[np.ndarray], names: list[str], space: int) -> Fig
 
 def reconstructions(originals: Images, reconstructions: Images, *, cols: int = 16) -> Figure:
     """Originals [n, h, w, c] over their reconstructions [n, h, w, c], `cols` pairs side by side."""
-    n, h, w, c = originals.shape
+    n, h, w, _ = originals.shape
     cols, gap, space = min(n, cols), math.ceil(h / 16), math.ceil(h / 2)
-    above, below = (tile(x, n, 1).reshape(x.shape) for x in (originals, reconstructions))
-    white = np.ones((n, space, w, c), np.float32)
+    above, below = (tile(x, n, 1).reshape(*x.shape[:3], -1) for x in (originals, reconstructions))
+    white = np.ones((n, space, w, above.shape[-1]), np.float32)
     pairs = np.concatenate([above, white[:, :gap], below, white], axis=1)
     sheet = tile(pairs, math.ceil(n / cols), cols, gap)[:-space]
     figure, axes = picture(sheet, min(PAGE - 110, 110 * cols), (90, 10, 10, 10))
