@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from absl import flags
 
 from experiments.presets import MODELS, PRESETS, resolve
@@ -225,6 +226,17 @@ def _shown(default: Any) -> str:
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
+def _spent(error: Exception) -> str:
+    """What the machine has no more of, in one line; "" where the error is a defect."""
+    if isinstance(error, OSError):
+        known = error.errno in _DISK
+        return f"{error.filename}: {error.strerror}; what was saved is whole" if known else ""
+    reason = next(iter(str(error).splitlines()), "")
+    if isinstance(error, MemoryError) or reason.startswith("RESOURCE_EXHAUSTED"):
+        return f"out of memory ({reason}): lower batch_size, num_samples, nll_samples or widths"
+    return ""
+
+
 def main(
     program: str,
     run: Callable[[Any], int | None],
@@ -234,7 +246,7 @@ def main(
 ) -> None:
     """Runs an experiment from the command line: a wrong value is one line and exit code 2.
 
-    So is a warning, and a disk that cannot be written, with exit code 1.
+    So is a warning; and a disk that cannot be written or a memory that is full, with exit code 1.
     """
     arguments = sys.argv[1:]
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
@@ -253,12 +265,11 @@ def main(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in _DISK:
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        line = _spent(error)
+        if not line:
             raise
-        print(
-            f"error: {error.filename}: {error.strerror}; what was saved is whole", file=sys.stderr
-        )
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from experiments.config import Config, numbers
-from vae_jax import conditions, data, likelihoods, model, objectives, training
+from vae_jax import conditions, data, formats, likelihoods, model, objectives, training
 from vae_jax.batches import Rows, held_out, preparer, rows
 from vae_jax.conditions import Condition
 from vae_jax.formats import Split
@@ -58,6 +58,19 @@ def _check_place(config: Config, dataset: data.Dataset) -> None:
         raise UserError(f"decode_at must have {rule}; got {place!r} for {dataset.name}")
 
 
+def _check_size(vae: VAE) -> None:
+    """UserError where the weights, and the two averages that Adam keeps of them, do not fit.
+
+    Into the host's memory: wherever it trains, that is where a checkpoint gathers them.
+    """
+    count = sum(model.count_parameters(vae).values())
+    if 3 * 4 * count > formats.memory_limit():
+        raise UserError(
+            f"latent_dim and widths make {count:,} parameters, more than can be trained in the "
+            "memory that is free: give smaller ones"
+        )
+
+
 def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     """The job of a configuration; raises UserError where its parts do not go together.
 
@@ -68,6 +81,7 @@ def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     condition = conditions.make(config.model.condition, dataset.x_shape, dataset.num_classes)
     x_mean, _ = condition.split(jax.random.key(0), dataset.x_mean, np.zeros((), np.int32))
     vae = model.build(config.model, condition.x_shape, condition.c_shape, x_mean)
+    _check_size(vae)
     objective = objectives.build(
         config.objective, vae, condition.x_shape, len(dataset.train.x), condition.c_shape
     )

@@ -21,6 +21,20 @@ from experiments import local, points, slurm
 from vae_jax.settings import UserError, setting, validate
 
 
+def names(text: str) -> None:
+    """Raises ValueError where a name between commas is empty."""
+    if not all(text.split(",")):
+        raise ValueError("auto, cpu, or GPUs joined by commas, none empty, such as 0,1,3")
+
+
+def words(text: str) -> None:
+    """Raises ValueError where a quote is not closed."""
+    try:
+        shlex.split(text)
+    except ValueError:
+        raise ValueError("options as a shell reads them, every quote closed") from None
+
+
 @dataclasses.dataclass(frozen=True)
 class LaunchConfig:
     """Where and how many at a time."""
@@ -30,7 +44,7 @@ class LaunchConfig:
     dry_run: bool = setting(False, "print the commands, or the job script, and do nothing else")
     devices: str = setting(
         "auto", "the GPUs to use, such as 0,1,3, one process each; cpu: none; auto: "
-        "CUDA_VISIBLE_DEVICES, or all that nvidia-smi lists",
+        "CUDA_VISIBLE_DEVICES, or all that nvidia-smi lists", parse=names,
     )  # fmt: skip
     per_device: int = setting(
         1, "runs that share a GPU, each with its part of the memory", unit="runs", at_least=1
@@ -40,7 +54,9 @@ class LaunchConfig:
         "four cores; all under Slurm", unit="runs", at_least=0,
     )  # fmt: skip
     slurm: bool = setting(False, "submit one job array in place of running here")
-    sbatch: str = setting("", "options of sbatch, such as '--time=4:00:00 --gres=gpu:1'")
+    sbatch: str = setting(
+        "", "options of sbatch, such as '--time=4:00:00 --gres=gpu:1'", parse=words
+    )
 
     def __post_init__(self) -> None:
         validate(self)

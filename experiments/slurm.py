@@ -75,6 +75,9 @@ def launch(points: Sequence[Point], options: str, at_once: int, dry_run: bool) -
         return 0
     try:
         Path("runs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder runs cannot be made here: {error.strerror}") from None
+    try:
         done = subprocess.run(["sbatch"], input=text, text=True, capture_output=True)
     except FileNotFoundError:
         raise UserError("sbatch is not installed here; without --slurm it runs locally") from None

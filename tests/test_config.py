@@ -1,10 +1,13 @@
 """Settings and flags: every setting is a flag, every wrong value is one line."""
 
 import dataclasses
+import sys
 
+import jax
 import pytest
 
-from experiments.config import Config, RunConfig, fields, parse, usage
+from experiments import run as job
+from experiments.config import Config, RunConfig, fields, main, parse, usage
 from vae_jax.data import DataConfig
 from vae_jax.model import ModelConfig
 from vae_jax.objectives import ObjectiveConfig
@@ -22,6 +25,9 @@ WRONG = {
     "latent_dim=2": "flags start with --",
     "--beta=nan": "beta must be a finite number ≥ 0; got nan",
     "--beta=-0.5": "beta must be a finite number ≥ 0",
+    "--beta=1e39": "beta must be a finite number ≥ 0; got 1e+39",
+    "--steps=2147483648": "steps must be a whole number ≥ 0 and ≤ 2147483647; got 2147483648",
+    "--nll_samples=99999999999999999999": "nll_samples must be a whole number ≥ 1 and ≤ 2147483647",
     "--beta=inf": "beta must be a finite number ≥ 0",
     "--learning_rate=0": "learning_rate must be a finite number > 0",
     "--learning_rate=inf": "learning_rate must be a finite number > 0",
@@ -102,6 +108,25 @@ def test_defaults_without_flags():
     assert parse([]) == Config(
         DataConfig(), ModelConfig(), ObjectiveConfig(), TrainConfig(), RunConfig()
     )
+
+
+def test_a_memory_that_is_full_is_one_line(monkeypatch, capsys):
+    def run(_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(sys, "argv", ["run"])
+    with pytest.raises(SystemExit) as ended:
+        main("experiments.run", run)
+    error = capsys.readouterr().err
+    assert ended.value.code == 1 and error.startswith("error: out of memory")
+    assert error.count("\n") == 1
+
+
+def test_a_model_that_cannot_fit_is_refused_before_anything_is_written(tmp_path):
+    flags = ["--dataset=digits", "--widths=1000000-1000000", f"--run_dir={tmp_path / 'run'}"]
+    with pytest.raises(UserError, match="parameters, more than"):
+        job.main(parse(flags))
+    assert not list(tmp_path.iterdir())
 
 
 def test_flagfile(tmp_path):

@@ -104,6 +104,11 @@ BAD_OPTIONS = {
     "nothing to run": ([], "give the flags of the runs after --"),
     "no dashes": (["--latent_dim=2"], "after --"),
     "sbatch alone": (["--sbatch=--time=1", "--", "--seed=0"], "sbatch needs --slurm"),
+    "an open quote": (
+        ["--slurm", "--sbatch='", "--", "--seed=0"],
+        "sbatch must be .* quote closed",
+    ),
+    "no GPU's name": (["--devices=0,,1", "--", "--seed=0"], "devices must be .* none empty"),
     "no such file": (["--points=nothing"], "nothing cannot be read"),
     "jobs and GPUs": (["--devices=0,1", "--jobs=2", "--", *TINY], "jobs is for CPUs"),
     "shared CPU": (["--devices=cpu", "--per_device=2", "--", *TINY], "needs a GPU"),

@@ -262,6 +262,12 @@ def test_a_batch_larger_than_the_data_is_a_users_error():
         fit(TrainConfig(batch_size=11))
 
 
+def test_more_steps_than_int32_counts_are_a_users_error():
+    config = TrainConfig(batch_size=1, epochs=2**28)
+    with pytest.raises(UserError, match="epochs must make fewer than 2³¹ steps, 10 each"):
+        training.length(config, 10)
+
+
 # Compilation
 
 

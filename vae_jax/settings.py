@@ -6,7 +6,6 @@ flags and their help from the same fields.
 """
 
 import dataclasses
-import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +16,9 @@ class UserError(ValueError):
 
 
 _COMPARE = {"≥": operator.ge, ">": operator.gt, "≤": operator.le, "<": operator.lt}
+# What a program can hold, where a setting states no bound of its own above.
+_MOST_INT = 2**31 - 1  # JAX counts in int32
+_MOST_FLOAT = 3.4e38  # of float32
 
 
 def setting(
@@ -70,9 +72,12 @@ def _fault(field: dataclasses.Field, value: Any) -> str:
     types = {bool: bool, int: int, float: (int, float), str: str}[field.type]  # pyright: ignore[reportArgumentType]
     if not isinstance(value, types) or (isinstance(value, bool) and field.type is not bool):
         return allowed(field)
-    if isinstance(value, float) and not math.isfinite(value):
+    if field.type is float and not abs(value) <= _MOST_FLOAT:  # NaN too
         return allowed(field)
-    if not all(_COMPARE[sign](value, bound) for sign, bound in field.metadata["bounds"].items()):
+    bounds = field.metadata["bounds"]
+    if field.type is int and not {"≤", "<"} & bounds.keys() and value > _MOST_INT:
+        return f"{allowed(field)}{' and' * bool(bounds)} ≤ {_MOST_INT}"
+    if not all(_COMPARE[sign](value, bound) for sign, bound in bounds.items()):
         return allowed(field)
     if field.metadata["choices"] and value not in field.metadata["choices"]:
         return allowed(field)

@@ -226,14 +226,20 @@ class Progress(NamedTuple):
 
 
 def length(config: TrainConfig, num_images: int) -> tuple[int, int]:
-    """Steps in an epoch, and in all. Raises UserError where not even one batch can be filled."""
+    """Steps in an epoch, and in all.
+
+    Raises UserError where not even one batch can be filled, and where int32 cannot count the steps.
+    """
     if config.batch_size > num_images:
         raise UserError(
             f"batch_size must be at most the number of training images, {num_images}; "
             f"got {config.batch_size}"
         )
     per_epoch = num_images // config.batch_size
-    return per_epoch, config.steps or config.epochs * per_epoch
+    total = config.steps or config.epochs * per_epoch
+    if total >= 2**31:
+        raise UserError(f"epochs must make fewer than 2³¹ steps, {per_epoch:,} each; got {total:,}")
+    return per_epoch, total
 
 
 def fit(
