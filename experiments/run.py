@@ -168,7 +168,7 @@ def table(summary: dict[str, Any], example: str = "image") -> str:
     for name in ("elbo", "rate", "distortion", "nll"):
         note = ""
         if name == "nll":
-            note = f" ± {summary['nll_se']:.2f} ({summary['nll_samples']:,} samples each)"
+            note = f"{plus_minus(summary['nll_se'])} ({summary['nll_samples']:,} samples each)"
         lines.append(f"  {name:<20}{summary[name]:>9.2f}{note}")
     if summary["bits_per_dim"] is not None:
         lines.append(f"  {'bits per dimension':<20}{summary['bits_per_dim']:>9.4f}")
@@ -176,6 +176,11 @@ def table(summary: dict[str, Any], example: str = "image") -> str:
     speed, seconds = summary["images_per_second"], summary["train_seconds"]
     lines.append(f"  {'training':<20}{seconds:>9.1f} s, {speed:,.0f} {example}s/s")
     return "\n".join(lines)
+
+
+def plus_minus(error: float | None) -> str:
+    """A standard error to go behind its number; nothing where there is none, as of one image."""
+    return "" if error is None else f" ± {error:.2f}"
 
 
 if __name__ == "__main__":

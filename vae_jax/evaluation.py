@@ -192,15 +192,16 @@ def log_likelihood(
     return per_example(estimate, vae, params, key, data, batch_size, report)
 
 
-def nll(estimate: LogLikelihood) -> dict[str, float]:
-    """`nll`, an estimate of −log p(x) from above; its standard error over images, `nll_se`; and
-    the part of that error which is Monte Carlo's and more samples would remove, `nll_mc_se`.
+def nll(estimate: LogLikelihood) -> dict[str, Any]:
+    """`nll`, an estimate of −log p(x) from above; its standard error over images, `nll_se`, None of
+    a single image; and the part of that error which is Monte Carlo's and more samples would remove,
+    `nll_mc_se`.
     """
     n = len(estimate.log_p)
-    spread = np.std(np.asarray(estimate.log_p, np.float64), ddof=1) if n > 1 else np.nan
+    log_p = np.asarray(estimate.log_p, np.float64)
     return {
         "nll": -mean(estimate.log_p),
-        "nll_se": float(spread / np.sqrt(n)),
+        "nll_se": float(np.std(log_p, ddof=1) / np.sqrt(n)) if n > 1 else None,
         "nll_mc_se": float(np.sqrt(mean(estimate.variance) / n)),
     }
 
