@@ -174,7 +174,7 @@ def table(numbers: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, row in numbers.items():
-        log_p = f"{row['log_p']:.2f} ± {row['log_p_se']:.2f}" if "log_p" in row else ""
+        log_p = f"{row['log_p']:.2f}{single.plus_minus(row['log_p_se'])}" if "log_p" in row else ""
         bits = f"{row['log_p'] / math.log(2):.2f}" if log_p else ""
         grey = f"{row['log_p_as_trained']:.2f}" if log_p else ""
         sharp = f"{row['entropy']:.4f} | {row['gradient_energy']:.2f}"

@@ -63,7 +63,7 @@ def table(rows: dict[str, dict]) -> str:
     for name, row in rows.items():
         settings = ", ".join(f"{k}={v:g}" for k, v in row.items() if k not in COLUMNS)
         numbers = [f"{row[column]:.2f}" for column in ("elbo", "rate", "distortion")]
-        numbers += [f"{row['nll']:.2f} ± {row['nll_se']:.2f}", str(row["active_units"])]
+        numbers += [f"{row['nll']:.2f}{job.plus_minus(row['nll_se'])}", str(row["active_units"])]
         lines.append(
             f"| `{name}`{' ' + settings if settings else ''} | {' | '.join(numbers)} "
             f"| {row['train_seconds']:.0f} |"

@@ -168,7 +168,7 @@ def table(summary: dict[str, Any], example: str = "image") -> str:
     for name in ("elbo", "rate", "distortion", "nll"):
         error = note = ""
         if name == "nll":
-            error = f" ± {summary['nll_se']:.2f}"
+            error = plus_minus(summary["nll_se"])
             note = f" ({summary['nll_samples']:,} samples each)"
         bits = summary[name] / math.log(2)
         lines.append(f"  {name:<20}{summary[name]:>9.2f}{error} = {bits:.2f} bits{note}")
@@ -178,6 +178,11 @@ def table(summary: dict[str, Any], example: str = "image") -> str:
     speed, seconds = summary["images_per_second"], summary["train_seconds"]
     lines.append(f"  {'training':<20}{seconds:>9.1f} s, {speed:,.0f} {example}s/s")
     return "\n".join(lines)
+
+
+def plus_minus(error: float | None) -> str:
+    """A standard error to go behind its number; nothing where there is none, as of one image."""
+    return "" if error is None else f" ± {error:.2f}"
 
 
 if __name__ == "__main__":

@@ -56,6 +56,13 @@ def test_the_nll_agrees_with_quadrature_and_its_error_is_honest():
     np.testing.assert_allclose(numbers["nll_se"], spread, rtol=0.05)
 
 
+def test_one_image_has_no_standard_error():
+    """None, which JSON has, rather than NaN, which it has not and a pack refuses."""
+    one = evaluation.LogLikelihood(*np.ones((3, 1)), np.zeros((1, 0)))
+    assert evaluation.nll(one)["nll_se"] is None
+    json.dumps(evaluation.nll(one), allow_nan=False)
+
+
 def test_the_kept_weights_are_those_of_the_estimate():
     """Exactly as many as asked for (130 is no multiple of 50), whatever the batch size."""
     world = wide()

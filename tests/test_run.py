@@ -63,6 +63,10 @@ def test_it_says_what_it_will_do_and_ends_with_a_table(tmp_path, capsys):
     assert "\r" not in out  # no progress bar without a terminal
 
 
+def test_a_standard_error_is_shown_where_there_is_one():
+    assert [job.plus_minus(error) for error in (None, 0.125)] == ["", " ± 0.12"]
+
+
 def test_files(finished):
     config = json.loads((finished / "config.json").read_text())
     assert config["settings"]["training"]["epochs"] == 4

@@ -78,11 +78,11 @@ def mean(values: Any) -> float:
     return float(np.mean(np.asarray(values, np.float64)))
 
 
-def standard_error(values: Any) -> float:
-    """Of the mean over n images, s/√n with s² the sum of squares over n − 1; NaN of one image."""
+def standard_error(values: Any) -> float | None:
+    """Of the mean over n images, s/√n with s² the sum of squares over n − 1; None of one image."""
     values = np.asarray(values, np.float64)
     n = len(values)
-    return float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
 
 
 def elbo(
@@ -199,9 +199,10 @@ def log_likelihood(
     return per_example(estimate, vae, params, key, data, batch_size, report)
 
 
-def nll(estimate: LogLikelihood) -> dict[str, float]:
-    """`nll`, an estimate of −log p(x) from above; its standard error over images, `nll_se`; and
-    the part of that error which is Monte Carlo's and more samples would remove, `nll_mc_se`.
+def nll(estimate: LogLikelihood) -> dict[str, Any]:
+    """`nll`, an estimate of −log p(x) from above; its standard error over images, `nll_se`, None of
+    a single image; and the part of that error which is Monte Carlo's and more samples would remove,
+    `nll_mc_se`.
     """
     return {
         "nll": -mean(estimate.log_p),
@@ -249,7 +250,7 @@ def _log_sums(q: Any, z: Any) -> Any:
 
 def aggregate_posterior(
     vae: VAE, params: Params, data: Batch, key: Key, block: int = 1000
-) -> dict[str, float | bool]:
+) -> dict[str, float | bool | None]:
     """The rate taken apart over all N images, q(z) = (1/N) Σ_n q(z|x_n) (Hoffman & Johnson 2016):
 
         rate = I(x; z) + KL(q(z)‖p(z)),   I(x; z) = E[log q(z|x) − log q(z)] ≤ log N.
