@@ -28,3 +28,16 @@ def test_every_link_leads_somewhere():
         target = "".join(target)
         if "://" not in target:
             assert (root / target).exists(), target
+
+
+def test_the_address_is_the_same_everywhere():
+    """OWNER, until a fork writes its name; the badge opens the first notebook."""
+    root = Path(__file__).parent.parent
+    (address,) = re.findall(
+        r"repository-code: https://github.com/(\S+)", (root / "CITATION.cff").read_text()
+    )
+    badge = f"colab.research.google.com/github/{address}/blob/main/notebooks/manifold.ipynb)"
+    assert f"colab-badge.svg)](https://{badge}" in README
+    (files,) = re.findall(r"grep -rl \S+/vae-jax (.*?) \|", README)
+    for name in files.split():
+        assert (root / name).exists(), name

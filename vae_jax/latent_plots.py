@@ -203,7 +203,7 @@ def latent_axes(axes, kind: Kind, names: tuple[str, ...], high: float = 3.0) -> 
     name_axes(axes, names)
     # Beside the short tick 0 in the middle there is room for names such as z₁₉; beyond the longest
     # tick there is not.
-    axes.yaxis.set_label_coords(-30 / axes.bbox.width, 0.5)
+    axes.yaxis.set_label_coords(-40 / axes.bbox.width, 0.5)
 
 
 def name_axes(axes, names: tuple[str, ...]) -> None:
