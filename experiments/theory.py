@@ -39,6 +39,8 @@ class OutputConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        if not self.out_dir:
+            raise UserError("out_dir must be a folder, such as . for this one; got ''")
 
 
 @dataclasses.dataclass(frozen=True)

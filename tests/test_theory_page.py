@@ -115,6 +115,11 @@ def test_a_wrong_flag_is_one_line(flag, monkeypatch, capsys):
     assert error.startswith("error: ") and error.count("\n") == 1
 
 
+def test_no_folder_is_one_line():
+    with pytest.raises(UserError, match="out_dir must be a folder"):
+        theory.OutputConfig("")
+
+
 def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
