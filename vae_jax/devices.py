@@ -12,6 +12,7 @@ With one device nothing is set and nothing changes.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
@@ -21,6 +22,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA, MEMBER = "data", "member"
 T = TypeVar("T")
+
+# The mesh that is set; JAX has a way to ask for it only from 0.8 on.
+_set: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
 
 
 def mesh(members: int = 1) -> Mesh:
@@ -34,13 +38,22 @@ def mesh(members: int = 1) -> Mesh:
 
 
 @contextlib.contextmanager
-def everywhere() -> Iterator[None]:
-    """Inside, all devices of all processes compute together."""
-    if jax.device_count() == 1:
+def over(mesh: Mesh) -> Iterator[None]:
+    """Inside, the devices of the mesh compute together."""
+    if mesh.size == 1:
         yield
-    else:
-        with jax.set_mesh(mesh()):
+        return
+    token = _set.set(mesh)
+    try:
+        with jax.set_mesh(mesh):
             yield
+    finally:
+        _set.reset(token)
+
+
+def everywhere() -> contextlib.AbstractContextManager[None]:
+    """Inside, all devices of all processes compute together."""
+    return over(mesh())
 
 
 def described() -> str:
@@ -82,12 +95,12 @@ def _constrained(tree: T, spec: PartitionSpec) -> T:
 
 def put(tree: T, mesh: Mesh | None = None) -> T:
     """Arrays, whole on every device of the mesh, by default of the one that is set."""
-    mesh = jax.sharding.get_mesh() if mesh is None else mesh
+    mesh = mesh or _set.get()
     place = placer(mesh=mesh)
     several = jax.process_count() > 1
 
     def one(a: Any) -> Any:
-        if mesh.empty:
+        if mesh is None:
             return jnp.asarray(a)
         if isinstance(a, jax.Array) and not (several and a.is_fully_addressable):
             return jax.device_put(a, NamedSharding(mesh, PartitionSpec()))
@@ -106,14 +119,13 @@ def placer(cut: int | None = None, mesh: Mesh | None = None) -> Place:
     It is shared out along axis number `cut`, or whole on every device without it or where it does
     not divide; a process reads only what its own devices hold. May be called in another thread.
     """
-    mesh = jax.sharding.get_mesh() if mesh is None else mesh  # a thread does not inherit it
-    parts = mesh.shape.get(DATA, 1)
+    mesh = mesh or _set.get()  # here: a thread does not inherit it
 
     def place(shape: tuple[int, ...], read: Callable[[Any], np.ndarray]) -> jax.Array:
-        if mesh.empty:
+        if mesh is None:
             return jnp.asarray(read(()))
         spec = PartitionSpec()
-        if cut is not None and shape[cut] % parts == 0:
+        if cut is not None and shape[cut] % mesh.shape[DATA] == 0:
             spec = PartitionSpec(*[None] * cut, DATA)
         return jax.make_array_from_callback(shape, NamedSharding(mesh, spec), read)
 

@@ -32,6 +32,8 @@ from vae_jax.training import Objective, Prepare, Progress, Steps, TrainConfig, T
 from vae_jax.types import Array
 
 MEMORY = 0.8  # of what there is, for the members
+# Whether a member's batches can be shared out too; older JAX has no constraints inside shard_map.
+NESTED = jax.__version_info__ >= (0, 10)
 
 
 class Member(NamedTuple):
@@ -189,7 +191,13 @@ class Stack:
             in_specs=(each, each, shared, each, each, each), out_specs=each,
             axis_names={MEMBER}, check_vma=False,
         )  # fmt: skip
-        return partial(jax.jit(spread, donate_argnums=1), self.own)
+        compiled = jax.jit(spread, donate_argnums=1)
+
+        def run(*inputs: Any) -> Any:
+            with devices.over(self.mesh):
+                return compiled(self.own, *inputs)
+
+        return run
 
 
 def fit(
@@ -208,7 +216,8 @@ def fit(
     """
     num_images = len(jax.tree.leaves(data)[0])
     per_epoch, total = training.length(program.config, num_images)
-    mesh = devices.mesh(len(members)) if mesh is None else mesh
+    if mesh is None:
+        mesh = devices.mesh(len(members) if NESTED else jax.device_count())
     stack = Stack(program, members, num_images, mesh)
     state, run, order = stack.start(states), stack.make_run(total), lru_cache(1)(stack.order)
     data = devices.put(data, mesh)
