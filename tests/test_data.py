@@ -377,7 +377,7 @@ WRONG = {
     "none": (dict(x_train=None), "shape []"),
     "empty": (dict(x_train=GOOD[:0]), "shape [0, 4, 4]"),
     "empty test": (dict(x_train=GOOD, x_test=GOOD[:0]), "x_test"),
-    "one image": (dict(x_train=GOOD[:1]), "at least 2"),
+    "one image": (dict(x_train=GOOD[:1]), "at least 3"),
     "other shape": (dict(x_train=GOOD, x_test=GOOD[:, :3]), "[4, 4, 1] and [3, 4, 1]"),
     "few labels": (dict(x_train=GOOD, y_train=range(9)), "10 labels"),
     "one-hot": (dict(x_train=GOOD, y_train=np.eye(10)), "10 labels"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import config as configuration
-from experiments import inpainting, theory
+from experiments import inpainting, latent_dim, theory
 from vae_jax.settings import UserError
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -63,7 +63,11 @@ def test_every_picture_of_the_systems_is_there():
 
 def test_every_command_of_the_systems_can_be_given():
     """Each names an experiment and settings that go together."""
-    configurations = {"run": configuration.Config, "inpainting": inpainting.Config}
+    configurations = {
+        "run": configuration.Config,
+        "inpainting": inpainting.Config,
+        "latent_dim": latent_dim.Config,
+    }
     commands = re.findall(r"^python -m experiments\.(\w+) (.*)$", SYSTEMS, flags=re.MULTILINE)
     assert len(commands) >= 4
     for name, flags in commands:
