@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 DATA, MEMBER = "data", "member"
 T = TypeVar("T")
 
-# The mesh that is set; JAX has a way to ask for it only from 0.8 on.
+# The mesh that is set, for which JAX 0.7 has no question.
 _set: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
 
 

@@ -147,10 +147,10 @@ class Stack:
             lambda trees: jax.tree.map(lambda *a: jnp.stack(a), *trees),
             out_shardings=NamedSharding(mesh, PartitionSpec(MEMBER)),
         )
-        self._whole = NamedSharding(mesh, PartitionSpec())
-        self.fetch = jax.jit(lambda tree: tree, out_shardings=self._whole)
+        whole = NamedSharding(mesh, PartitionSpec())
+        self.fetch = jax.jit(lambda tree: tree, out_shardings=whole)
         self._slice = jax.jit(
-            lambda state, i: jax.tree.map(lambda a: a[i], state), out_shardings=self._whole
+            lambda state, i: jax.tree.map(lambda a: a[i], state), out_shardings=whole
         )
         self.own = self._put([values(m, self.latent_dim) for m in members])
         self.order_keys = self._put([training.keys_from_seed(m.seed).order for m in members])
@@ -206,7 +206,6 @@ def fit(
     members: Sequence[Member],
     states: Sequence[TrainState | None],
     chunk: int = 1000,
-    mesh: Mesh | None = None,
 ) -> Iterator[dict[int, Progress]]:
     """Trains all members as one program; yields after each chunk of steps, as `training.fit` does.
 
@@ -216,8 +215,7 @@ def fit(
     """
     num_images = len(jax.tree.leaves(data)[0])
     per_epoch, total = training.length(program.config, num_images)
-    if mesh is None:
-        mesh = devices.mesh(len(members) if NESTED else jax.device_count())
+    mesh = devices.mesh(len(members) if NESTED else jax.device_count())
     stack = Stack(program, members, num_images, mesh)
     state, run, order = stack.start(states), stack.make_run(total), lru_cache(1)(stack.order)
     data = devices.put(data, mesh)
