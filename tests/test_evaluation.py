@@ -33,6 +33,23 @@ def estimate(world, num_samples, seed=0, **options):
     )
 
 
+# The loss of a data set
+
+
+def test_a_loss_counts_every_image_once_whatever_the_batches():
+    """40 images in batches of 16, 16 and 8; each batch has a key of its own."""
+    world, weight = wide(), 3.0
+
+    def objective(vae, params, key, batch, weights):
+        return weights * jnp.mean(batch.x), {"noise": jax.random.normal(key)}
+
+    arguments = (world.vae, objective, world.params, world.batch, jax.random.key(0), weight)
+    got = evaluation.objective_value(*arguments, batch_size=16)
+    np.testing.assert_allclose(got["loss"], weight * np.mean(world.batch.x), rtol=1e-5)
+    noise = [jax.random.normal(jax.random.fold_in(jax.random.key(0), i)) for i in range(3)]
+    np.testing.assert_allclose(got["noise"], np.average(noise, weights=[16, 16, 8]), rtol=1e-5)
+
+
 # NLL by importance weighting
 
 
