@@ -16,12 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments import config as configuration
-from experiments import directory as directories
-from vae_jax import annealing, devices, disentanglement, evaluation, files, formats, runs
-from vae_jax.batches import binarise, held_out
+from experiments import cli
+from experiments.runner import run_directory
+from vae_jax import data, evaluation, files, runs
+from vae_jax.data.batches import binarise, held_out
+from vae_jax.data.dataset import noun
+from vae_jax.evaluation import annealing, disentanglement
+from vae_jax.parallel import devices
 from vae_jax.settings import UserError, setting, validate
-from vae_jax.types import Batch, noun
+from vae_jax.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +109,9 @@ def _latent_dim(run: runs.Run) -> int:
 
 def load_split(run: runs.Run, settings: EvaluationConfig) -> tuple[Batch, np.ndarray]:
     """Some of the images that the run was made with, and the factors known of them."""
-    dataset = directories.recorded(run.config, settings.data_dir, settings.run_dir)
+    dataset = run_directory.recorded(run.config, settings.data_dir, settings.run_dir)
     split = getattr(dataset, settings.split)
-    some = formats.select(split, np.arange(len(split.x))[: settings.images or None])
+    some = data.select(split, np.arange(len(split.x))[: settings.images or None])
     if len(some.x) == 0:
         raise UserError(f"split must be one with images; {settings.split} has none in this run")
     key = jax.random.key(settings.key_seed)
@@ -247,4 +250,4 @@ def table(result: dict[str, Any], example: str = "image") -> str:
 
 
 if __name__ == "__main__":
-    configuration.main("experiments.evaluate", main, Config, "run_dir")
+    cli.main("experiments.evaluate", main, Config, "run_dir")

@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
-from experiments import config as configuration
-from experiments import run as single
-from experiments.job import Job, assemble
-from experiments.presets import resolve
-from experiments.scene import pictures
-from vae_jax import data, draws, evaluation, files, plots, runs
+from experiments import cli, runner
+from experiments.cli.presets import resolve
+from experiments.figures.context import pictures
+from experiments.runner.job import Job, assemble
+from vae_jax import data, evaluation, files, plots, runs
+from vae_jax.data import batches, fixed_draws
+from vae_jax.evaluation.per_example import mean
 from vae_jax.settings import UserError, setting, validate
 from vae_jax.types import Batch
 
@@ -43,7 +46,7 @@ class InpaintingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(configuration.Config):
+class Config(cli.Config):
     """The CVAE's settings, and what is drawn."""
 
     inpainting: InpaintingConfig = InpaintingConfig()
@@ -53,7 +56,7 @@ class Config(configuration.Config):
         """As for a run, of a CVAE."""
         if model not in ("", "cvae"):
             raise UserError(f"model must be cvae, the regressor comes by itself; got {model}")
-        return configuration.assemble(cls, resolve("cvae", preset, given))
+        return cli.assemble(cls, resolve("cvae", preset, given))
 
 
 class System(NamedTuple):
@@ -69,7 +72,7 @@ def main(config: Config) -> int:
     jobs = systems(config, directory)
     for name, job in jobs.items():
         print(f"\n{name}", flush=True)
-        code = single.perform(job)
+        code = runner.perform(job)
         if code:
             return code
     trained = {name: finished(job) for name, job in jobs.items()}
@@ -93,7 +96,7 @@ def systems(config: Config, directory: Path) -> dict[str, Job]:
     for name, model in (("cvae", config.model), ("regressor", regressor)):
         run = dataclasses.replace(config.run, run_dir=str(directory / name), resume=True)
         parts = (config.data, model, config.objective, config.training, run)
-        jobs[name] = assemble(configuration.Config(*parts), dataset)
+        jobs[name] = assemble(cli.Config(*parts), dataset)
     return jobs
 
 
@@ -122,14 +125,14 @@ def measure(trained: dict[str, System]) -> dict[str, Any]:
         }
     truth = trained["cvae"]
     test = truth.job.held_out(truth.job.dataset.test)
-    images = evaluation.unit_interval(test.x)
+    images = batches.unit_interval(test.x)
     return {**rows, "truth": sharpness(truth.run, images, test.condition)}
 
 
 def drawn(job: Job) -> Any:
     """The test images as 0 and 1, drawn once: log p of grey values is no probability's."""
     test = job.dataset.test
-    return test._replace(x=draws.draw_once(test.x, job.config.data.data_seed, "test"))
+    return test._replace(x=fixed_draws.draw_once(test.x, job.config.data.data_seed, "test"))
 
 
 def completions(system: System, batch: Batch, seed: int = 0) -> np.ndarray:
@@ -140,8 +143,8 @@ def completions(system: System, batch: Batch, seed: int = 0) -> np.ndarray:
 
 def sharpness(run: runs.Run, x: Any, c: Any) -> dict[str, float]:
     return {
-        "entropy": evaluation.mean_entropy(x),
-        "gradient_energy": evaluation.gradient_energy(np.asarray(run.merge(x, c))),
+        "entropy": mean_entropy(x),
+        "gradient_energy": gradient_energy(np.asarray(run.merge(x, c))),
     }
 
 
@@ -150,7 +153,7 @@ def figures(trained: dict[str, System], settings: InpaintingConfig) -> Any:
     cvae, regressor = trained["cvae"], trained["regressor"]
     test = cvae.job.held_out(cvae.job.dataset.test)
     x, c = (a[:SHOWN] for a in test)
-    truth = pictures(cvae.run, evaluation.unit_interval(x), c)
+    truth = pictures(cvae.run, batches.unit_interval(x), c)
     guesses = {name: pictures(s.run, completions(s, Batch(x, c)), c) for name, s in trained.items()}
     sheets = {"CVAE": guesses["cvae"], "regressor": guesses["regressor"], "ground truth": truth}
     yield "sheets", plots.sheets(sheets, COLUMNS)
@@ -174,7 +177,7 @@ def table(numbers: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, row in numbers.items():
-        log_p = f"{row['log_p']:.2f}{single.plus_minus(row['log_p_se'])}" if "log_p" in row else ""
+        log_p = f"{row['log_p']:.2f}{runner.plus_minus(row['log_p_se'])}" if "log_p" in row else ""
         bits = f"{row['log_p'] / math.log(2):.2f}" if log_p else ""
         grey = f"{row['log_p_as_trained']:.2f}" if log_p else ""
         sharp = f"{row['entropy']:.4f} | {row['gradient_energy']:.2f}"
@@ -183,4 +186,19 @@ def table(numbers: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    configuration.main("experiments.inpainting", main, Config, preset="doersch")
+    cli.main("experiments.inpainting", main, Config, preset="doersch")
+
+
+def mean_entropy(means: Any) -> float:
+    """Mean entropy of Bernoulli pixels with these means, in nats per pixel: 0 for black and white,
+    log 2 for grey. What a model is unsure of it draws grey.
+    """
+    entropy = jax.vmap(lambda p: jnp.sum(jax.scipy.special.entr(jnp.stack([p, 1 - p]))))
+    return mean(entropy(jnp.ravel(jnp.asarray(means))))
+
+
+def gradient_energy(images: Float[np.ndarray, "n h w c"]) -> float:
+    """Σ of squared differences of neighbouring pixels, across and down; the mean over images."""
+    x = np.asarray(images, np.float64)
+    across, down = np.diff(x, axis=2), np.diff(x, axis=1)
+    return float((np.sum(across**2) + np.sum(down**2)) / len(x))

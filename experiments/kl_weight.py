@@ -14,9 +14,9 @@ take as long as twenty runs on two CPU cores, one and a half hours.
 import dataclasses
 from functools import partial
 
-from experiments import config as configuration
-from experiments import sweep
-from experiments.members import SweepConfig, SweepSettings, listed
+from experiments import cli
+from experiments.sweep import train
+from experiments.sweep.members import SweepConfig, SweepSettings, listed
 
 PROGRAM = "experiments.kl_weight"
 
@@ -32,7 +32,7 @@ class Config(SweepConfig):
     question = "betas"
 
 
-main = partial(sweep.main, PROGRAM)
+main = partial(train.main, PROGRAM)
 
 if __name__ == "__main__":
-    configuration.main(PROGRAM, main, Config)
+    cli.main(PROGRAM, main, Config)

@@ -13,9 +13,9 @@ as long as eighteen runs on two CPU cores, an hour and a half.
 import dataclasses
 from functools import partial
 
-from experiments import config as configuration
-from experiments import sweep
-from experiments.members import SweepConfig, SweepSettings, listed
+from experiments import cli
+from experiments.sweep import train
+from experiments.sweep.members import SweepConfig, SweepSettings, listed
 
 PROGRAM = "experiments.latent_dim"
 
@@ -30,7 +30,7 @@ class Config(SweepConfig):
     sweep: Lists = Lists()
 
 
-main = partial(sweep.main, PROGRAM)
+main = partial(train.main, PROGRAM)
 
 if __name__ == "__main__":
-    configuration.main(PROGRAM, main, Config)
+    cli.main(PROGRAM, main, Config)

@@ -34,15 +34,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import config as configuration
+from experiments import cli
 from vae_jax import data
-from vae_jax.distributions import LOG_2PI, Normal
-from vae_jax.model import VAE, assemble
-from vae_jax.networks import Net
-from vae_jax.priors import standard
+from vae_jax.data.sources import DATASETS
+from vae_jax.distributions.base import LOG_2PI
+from vae_jax.distributions.continuous import Normal
+from vae_jax.models.priors import standard
+from vae_jax.models.vae import VAE, assemble
 from vae_jax.settings import UserError, setting, validate
-from vae_jax.sources import DATASETS
-from vae_jax.types import Key, Params, Scalar
+from vae_jax.types import Key, Net, Params, Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,4 +195,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    configuration.main("experiments.linear_vae", main, Config)
+    cli.main("experiments.linear_vae", main, Config)

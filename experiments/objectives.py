@@ -14,11 +14,11 @@ twenty minutes on two CPU cores.
 import dataclasses
 from pathlib import Path
 
-from experiments import config as configuration
+from experiments import cli, runner
 from experiments import run as job
-from experiments.config import Config
+from experiments.cli.config import Config
 from vae_jax import files
-from vae_jax.objectives import OBJECTIVES, ObjectiveConfig
+from vae_jax.objectives.config import OBJECTIVES, ObjectiveConfig
 from vae_jax.settings import UserError
 
 SAMPLES = 5  # of z, for the objectives that take several
@@ -63,7 +63,7 @@ def table(rows: dict[str, dict]) -> str:
     for name, row in rows.items():
         settings = ", ".join(f"{k}={v:g}" for k, v in row.items() if k not in COLUMNS)
         numbers = [f"{row[column]:.2f}" for column in ("elbo", "rate", "distortion")]
-        numbers += [f"{row['nll']:.2f}{job.plus_minus(row['nll_se'])}", str(row["active_units"])]
+        numbers += [f"{row['nll']:.2f}{runner.plus_minus(row['nll_se'])}", str(row["active_units"])]
         lines.append(
             f"| `{name}`{' ' + settings if settings else ''} | {' | '.join(numbers)} "
             f"| {row['train_seconds']:.0f} |"
@@ -72,4 +72,4 @@ def table(rows: dict[str, dict]) -> str:
 
 
 if __name__ == "__main__":
-    configuration.main("experiments.objectives", main)
+    cli.main("experiments.objectives", main)

@@ -9,8 +9,9 @@ without code: see `vae_jax.packs`. `vae_jax.load("mnist.vae")` opens it.
 import dataclasses
 from pathlib import Path
 
-from experiments import config as configuration
-from vae_jax import packs, runs
+from experiments import cli
+from vae_jax import runs
+from vae_jax.runs import packs
 from vae_jax.settings import UserError, setting, validate
 
 
@@ -53,4 +54,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    configuration.main("experiments.pack", main, Config, "run_dir")
+    cli.main("experiments.pack", main, Config, "run_dir")

@@ -16,12 +16,13 @@ from typing import Any
 import jax
 from matplotlib.figure import Figure
 
-from experiments import config as configuration
-from experiments import directory as directories
-from experiments.config import numbers
-from experiments.figures import FIGURES, manifold
-from experiments.scene import Scene
-from vae_jax import checkpoints, data, plots, runs
+from experiments import cli
+from experiments.cli.config import numbers
+from experiments.figures.catalogue import FIGURES, manifold
+from experiments.figures.context import Scene
+from experiments.runner import run_directory
+from vae_jax import data, plots, runs
+from vae_jax.runs import checkpoints
 from vae_jax.settings import UserError, setting, validate
 
 ANIMATION = "animation"
@@ -159,7 +160,7 @@ def images(run: runs.Run, settings: PlotConfig) -> data.Dataset:
         elsewhere = config["settings"]["data"] | {"data_dir": ""}
         config = config | {"settings": config["settings"] | {"data": elsewhere}}
     try:
-        return directories.recorded(config, settings.data_dir, settings.run)
+        return run_directory.recorded(config, settings.data_dir, settings.run)
     except UserError as error:
         raise UserError(f"the run's images are needed, and cannot be had: {error}") from None
 
@@ -189,4 +190,4 @@ def frames(scene: Scene, settings: PlotConfig) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    configuration.main("experiments.plot", main, Config, "run")
+    cli.main("experiments.plot", main, Config, "run")

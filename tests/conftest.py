@@ -27,7 +27,7 @@ def compiled_once(tmp_path_factory):
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     """Neither the network nor the data folder of whoever runs the tests."""
-    from vae_jax import fetch
+    from vae_jax.data import download
 
-    monkeypatch.setattr(fetch, "reachable", lambda url, seconds=3.0: False)
+    monkeypatch.setattr(download, "reachable", lambda url, seconds=3.0: False)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "default"))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vae_jax import data
-from vae_jax.data import DataConfig, DataError
+from vae_jax.data.dataset import DataConfig
+from vae_jax.data.split import DataError
 
 
 def real(name: str) -> Path:

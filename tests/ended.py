@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vae_jax import checkpoints
+from vae_jax.runs import checkpoints
 
 # What no two runs share.
 CLOCK = {"seconds", "train_seconds", "images_per_second", "compile_seconds"}

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import config
-from experiments.job import Job, assemble
-from vae_jax import devices, training
-from vae_jax.objectives import kl_weights
+from experiments import cli
+from experiments.runner.job import Job, assemble
+from vae_jax import training
+from vae_jax.objectives.config import kl_weights
+from vae_jax.parallel import devices
 
 FLAGS = ["--dataset=digits", "--widths=8", "--latent_dim=2", "--steps=12", "--ema=0.9"]
 ROW = 64 + 4  # bytes of an image and its label
@@ -36,7 +37,7 @@ def distance(a, b) -> float:
 
 
 def training_agrees(*flags: str) -> dict:
-    job = assemble(config.parse([*FLAGS, *flags]))
+    job = assemble(cli.parse([*FLAGS, *flags]))
     one = trained(job)
     with devices.everywhere():
         kept = trained(job)
@@ -52,7 +53,7 @@ def training_agrees(*flags: str) -> dict:
 
 def collectives() -> dict:
     """What the devices tell each other in a step: its gradient and its metrics, summed up."""
-    job = assemble(config.parse(FLAGS))
+    job = assemble(cli.parse(FLAGS))
     optimiser = training.make_optimiser(job.config.training, 12)
     weights = kl_weights(job.config.objective)
     step = training.make_step(job.vae, job.objective, optimiser, weights, ema=0.9)

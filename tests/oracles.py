@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.worlds import random_linear_gaussian
-from vae_jax.distributions import MultivariateNormal, Normal
-from vae_jax.model import VAE, ModelConfig, assemble, build
-from vae_jax.networks import Net
-from vae_jax.priors import standard
-from vae_jax.types import Batch, unconditional
+from experiments.theory.worlds import random_linear_gaussian
+from vae_jax.distributions.continuous import MultivariateNormal, Normal
+from vae_jax.models.build import ModelConfig, build
+from vae_jax.models.priors import standard
+from vae_jax.models.vae import VAE, assemble
+from vae_jax.types import Batch, Net, unconditional
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiling is what takes the time in these tests
 

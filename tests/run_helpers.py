@@ -5,10 +5,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments import directory as directories
-from experiments.config import parse
-from experiments.job import Job, assemble
-from vae_jax import checkpoints, files, runs
+from experiments.cli.config import parse
+from experiments.runner import run_directory
+from experiments.runner.job import Job, assemble
+from vae_jax import files, runs
+from vae_jax.runs import checkpoints
 
 SMALL = ("--dataset=digits", "--widths=8")
 
@@ -17,7 +18,7 @@ def untrained(directory: Path, *flags: str) -> Job:
     """Leaves random weights, config, two rows of metrics and a summary; returns the job."""
     job = assemble(parse([*SMALL, f"--run_dir={directory}", *flags]))
     directory.mkdir(parents=True)
-    files.write_json(directory / "config.json", directories.describe(job.config, job.dataset))
+    files.write_json(directory / "config.json", run_directory.describe(job.config, job.dataset))
     for step in (1, 2):
         numbers = {"elbo": -50.0 + step, "rate": 2.0, "distortion": 48.0 - step}
         row = {f"train_{name}": value for name, value in numbers.items()}

@@ -30,25 +30,19 @@ class Batch(NamedTuple):
     condition: Any
 
 
-def noun(x_shape: tuple[int, ...]) -> str:
-    """What one example of this shape is called: [height, width, channels], or a point in space."""
-    return "image" if len(x_shape) == 3 else "point"
-
-
 def unconditional(x: Any) -> Batch:
     """Images about which nothing is known."""
     return Batch(x, np.zeros((len(x), 0), np.float32))
 
 
-class VAE(NamedTuple):
-    """Functions of one example; `jax.vmap` makes batches.
+Shape = tuple[int, ...]
 
-    init(key) -> params, a dict with one entry for each of the other three;
-    posterior(params, x, c) -> q(z|x,c); likelihood(params, z, c) -> p(x|z,c);
-    prior(params, c) -> p(z|c). Each takes the whole of params.
-    """
+
+class Net(NamedTuple):
+    """init(key) -> params; apply(params, *inputs) -> array or distribution, for one example."""
 
     init: Callable[[Key], Params]
-    posterior: Callable[..., Any]
-    likelihood: Callable[..., Any]
-    prior: Callable[..., Any]
+    apply: Callable[..., Any]
+
+
+Rate = Scalar | float  # may be traced

@@ -1,0 +1,7 @@
+"""See `step`."""
+
+from experiments import cli
+from experiments.benchmark.step import main
+
+if __name__ == "__main__":
+    cli.main("experiments.benchmark", main)

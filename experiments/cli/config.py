@@ -1,0 +1,275 @@
+"""The settings of an experiment, and the command line made from them.
+
+A setting is written once, as a field of one of the library's configurations; its flag, its help
+and its check follow. A flag's name is the field's name.
+"""
+
+import dataclasses
+import errno
+import math
+import os
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments.cli.presets import MODELS, PRESETS, resolve
+from vae_jax.data.dataset import DataConfig
+from vae_jax.models.build import ModelConfig
+from vae_jax.objectives.config import ObjectiveConfig
+from vae_jax.parallel import processes
+from vae_jax.parallel.processes import ProcessConfig
+from vae_jax.settings import UserError, allowed, setting, validate
+from vae_jax.training.state import TrainConfig
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """'1,2' -> (1.0, 2.0); '' -> (). Raises ValueError."""
+    try:
+        found = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise ValueError("finite numbers joined by ',', such as 1,2, or empty")
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What is measured and kept; none of it changes the trained weights."""
+
+    run_dir: str = setting("", "where to write; by default runs/<data set>-z<latent_dim>-<hash>")
+    resume: bool = setting(False, "go on from the last checkpoint in the run directory, if any")
+    eval_every: int = setting(1, "evaluate and save this often", unit="epochs", at_least=1)
+    keep_checkpoints: int = setting(
+        0, "keep the weights this often, for experiments.plot's animation; 0 keeps only the best",
+        unit="epochs", at_least=0,
+    )  # fmt: skip
+    nll_samples: int = setting(
+        500, "importance samples an image for the test NLL", unit="samples", at_least=1
+    )
+    device_limit: float = setting(
+        0.0, "training images larger than this stream from the host; 0: half of a GPU's memory",
+        unit="GiB", at_least=0,
+    )  # fmt: skip
+    figures: str = setting(
+        "usual",
+        "all: also the latents of the training set; with two latents, the way of images there and "
+        "back, and the decoder at z = (1, 2)",
+        choices=("usual", "all"),
+    )  # fmt: skip
+    decode_at: str = setting(
+        "", "draw what the decoder makes of this z, such as 0.5,-1; given a part of the first test "
+        "image, where the model is given one",
+        parse=numbers,
+    )  # fmt: skip
+    figure_format: str = setting("png", "format of the figures", choices=("png", "pdf", "svg"))
+    manifold_grid: str = setting(
+        "quantile", "grid of the 2-D manifold: quantiles of N(0,1), or linspace(−3, 3)",
+        choices=("quantile", "linspace"),
+    )  # fmt: skip
+    deterministic: bool = setting(
+        False, "ask the compiler for deterministic kernels (slower on GPUs; CPUs always are)"
+    )
+    profile: int = setting(
+        0, "trace so many steps, before training and apart from it, to profile/ in the run "
+        "directory; 0 is off", unit="steps", at_least=0,
+    )  # fmt: skip
+    tensorboard: bool = setting(False, "scalars and figures for TensorBoard too (tensorboardX)")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment, whole."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainConfig = TrainConfig()
+    run: RunConfig = RunConfig()
+    processes: ProcessConfig = ProcessConfig()
+
+    @classmethod
+    def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> "Config":
+        """From --model, --preset and the flags given beside them, by name."""
+        return assemble(cls, resolve(model, preset, given))
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Every setting, by topic, as config.json holds it."""
+        return dataclasses.asdict(self)
+
+
+def fields(config: type = Config) -> dict[str, tuple[str, dataclasses.Field]]:
+    """Every setting's name -> (topic, field)."""
+    found = {}
+    for topic in dataclasses.fields(config):
+        for field in dataclasses.fields(topic.type):  # pyright: ignore[reportArgumentType]
+            assert field.name not in found, f"two settings are called {field.name}"
+            found[field.name] = (topic.name, field)
+    return found
+
+
+MODEL_HELP = (
+    "vae: p(x); cvae: p(x|c), by default c is the middle column; regressor: p(x|c) without latents"
+)
+PRESET_HELP = (
+    "flag values of a paper or a code, each of which a flag of your own overrides: doersch "
+    "(cdoersch/vae_tutorial), oduerr (oduerr/dl_tutorial), kingma (Kingma & Welling 2014), iwae "
+    "(Burda et al. 2016)"
+)
+
+
+class _Parser(flags.ArgumentParser):
+    """absl's parser for one field: its message names what the field may be."""
+
+    syntactic_help = ""
+
+    def __init__(self, field: dataclasses.Field) -> None:
+        self.field = field
+
+    def parse(self, argument: Any) -> Any:
+        try:
+            return self.field.type(argument)  # pyright: ignore[reportCallIssue]
+        except (TypeError, ValueError):
+            raise ValueError(f"must be {allowed(self.field)}") from None
+
+
+def _flag_values(config: type) -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_string("flagfile", "", "a file with one flag a line", flag_values=values)
+    for name, (_, field) in fields(config).items():
+        if field.type is bool:  # --resume, --noresume, --resume=true
+            flags.DEFINE_boolean(name, bool(field.default), "", flag_values=values)
+        else:
+            flags.DEFINE(_Parser(field), name, field.default, "", flag_values=values)
+    return values
+
+
+def parse(
+    arguments: Sequence[str], config: type = Config, positional: str = "", preset: str = ""
+) -> Any:
+    """The configuration, of class `config`, of a command line. Raises UserError with one line.
+
+    positional: the setting that is written without its name, and is then required. preset: the one
+    to start from where none is given.
+    """
+    values = _flag_values(config)
+    if issubclass(config, Config):
+        flags.DEFINE_string("model", "", "", flag_values=values)
+        flags.DEFINE_string("preset", preset, "", flag_values=values)
+    try:
+        rest = values(["", *arguments])[1:]
+    except (flags.Error, OSError) as error:
+        line = str(error).splitlines()[0].removeprefix("ERROR:: ")
+        raise UserError(f"{line} (--help lists the flags)") from None
+    given = {name: values[name].value for name in fields(config) if values[name].present}
+    if positional:
+        if len(rest) != 1:
+            raise UserError(f"give one {positional.upper()}; got {rest or 'none'}")
+        given[positional], rest = rest[0], []
+    if rest:
+        name, (_, field) = next(iter(fields(config).items()))
+        example = f"--{name}={field.default}"
+        raise UserError(f"flags start with --, such as {example}; got {rest[0]!r}")
+    if issubclass(config, Config):
+        return config.of_flags(str(values["model"].value), str(values["preset"].value), given)
+    return assemble(config, given)
+
+
+def assemble(config: type, given: dict[str, Any]) -> Any:
+    """The configuration of class `config` with these settings, by name; the others' defaults."""
+    sections = {}
+    for topic in dataclasses.fields(config):
+        names = [name for name, (owner, _) in fields(config).items() if owner == topic.name]
+        chosen = {name: given[name] for name in names if name in given}
+        sections[topic.name] = topic.type(**chosen)  # pyright: ignore[reportCallIssue]
+    return config(**sections)
+
+
+def usage(program: str, config: type = Config, positional: str = "") -> str:
+    """The flags by topic, each with what it may be, its unit and its default."""
+    argument = positional and f" {positional.upper()}"
+    lines = [f"python -m {program}{argument} [--flag=value …] [--flagfile=FILE]"]
+    if issubclass(config, Config):
+        lines += ["", "several at once:"]
+        for name, known, text in (("model", MODELS, MODEL_HELP), ("preset", PRESETS, PRESET_HELP)):
+            lines.append(f"  --{name} (default empty; one of {', '.join(known)})")
+            lines += [f"      {line}" for line in textwrap.wrap(text, 88)]
+    topic = ""
+    for name, (owner, field) in fields(config).items():
+        if name == positional:
+            continue
+        if owner != topic:
+            topic = owner
+            lines += ["", f"{topic}:"]
+        default = f"default {_shown(field.default)}"
+        unit = field.metadata["unit"] and f" {field.metadata['unit']}"
+        lines.append(f"  --{name} ({default}{unit}; {allowed(field)})")
+        wrapped = textwrap.wrap(field.metadata["help"], 88)
+        lines += [f"      {line}" for line in wrapped]
+    return "\n".join(lines)
+
+
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default) or "empty"
+
+
+# Of the files that an experiment writes; anything else is a defect, and keeps its traceback.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+def _spent(error: Exception) -> str:
+    """What the machine has no more of, in one line; "" where the error is a defect."""
+    if isinstance(error, OSError):
+        known = error.errno in _DISK
+        return f"{error.filename}: {error.strerror}; what was saved is whole" if known else ""
+    reason = next(iter(str(error).splitlines()), "")
+    if isinstance(error, MemoryError) or reason.startswith("RESOURCE_EXHAUSTED"):
+        return f"out of memory ({reason}): lower batch_size, num_samples, nll_samples or widths"
+    return ""
+
+
+def main(
+    program: str,
+    run: Callable[[Any], int | None],
+    config: type = Config,
+    positional: str = "",
+    preset: str = "",
+) -> None:
+    """Runs an experiment from the command line: a wrong value is one line and exit code 2.
+
+    So is a warning; and a disk that cannot be written or a memory that is full, with exit code 1.
+    """
+    arguments = sys.argv[1:]
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
+        print(usage(program, config, positional))
+        sys.exit(0)
+    try:
+        settings = parse(arguments, config, positional, preset)
+        # Read when JAX first asks for its devices: later than this.
+        if issubclass(config, Config) and settings.run.deterministic:
+            flag = "--xla_gpu_deterministic_ops=true"
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+        if issubclass(config, Config):
+            processes.start(settings.processes)
+        sys.exit(processes.run(lambda: run(settings) or 0))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        line = _spent(error)
+        if not line:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

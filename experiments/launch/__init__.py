@@ -1,0 +1,1 @@
+"""Many runs: the product of lists of flags, here or on a cluster."""

@@ -1,0 +1,1 @@
+"""What the mathematics of a VAE looks like."""

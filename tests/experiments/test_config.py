@@ -1,0 +1,157 @@
+"""Settings and flags: every setting is a flag, every wrong value is one line."""
+
+import dataclasses
+import sys
+
+import jax
+import pytest
+
+from experiments import run as job
+from experiments.cli.config import Config, RunConfig, fields, main, parse, usage
+from vae_jax.data.dataset import DataConfig
+from vae_jax.models.build import ModelConfig
+from vae_jax.objectives.config import ObjectiveConfig
+from vae_jax.settings import UserError, setting, validate
+from vae_jax.training.state import TrainConfig
+
+WRONG = {
+    "--latent_dim=-1": "latent_dim must be a whole number ≥ 0; got -1",
+    "--latent_dim=two": "must be a whole number ≥ 0",
+    "--latent_dim=2.5": "must be a whole number ≥ 0",
+    "--latent_dim=": "must be a whole number ≥ 0",
+    "--latent_dim": "Missing value for flag --latent_dim",
+    "--latent=2": "Did you mean: latent_dim",
+    "--no_such_flag=1": "Unknown command line flag 'no_such_flag'",
+    "latent_dim=2": "flags start with --",
+    "--beta=nan": "beta must be a finite number ≥ 0; got nan",
+    "--beta=-0.5": "beta must be a finite number ≥ 0",
+    "--beta=1e39": "beta must be a finite number ≥ 0; got 1e+39",
+    "--steps=2147483648": "steps must be a whole number ≥ 0 and ≤ 2147483647; got 2147483648",
+    "--nll_samples=99999999999999999999": "nll_samples must be a whole number ≥ 1 and ≤ 2147483647",
+    "--beta=inf": "beta must be a finite number ≥ 0",
+    "--learning_rate=0": "learning_rate must be a finite number > 0",
+    "--learning_rate=inf": "learning_rate must be a finite number > 0",
+    "--learning_rate=-0.001": "learning_rate must be a finite number > 0",
+    "--batch_size=0": "batch_size must be a whole number ≥ 1",
+    "--epochs=0": "epochs must be a whole number ≥ 1",
+    "--steps=-3": "steps must be a whole number ≥ 0",
+    "--widths=500,250": "widths must be auto, or layer widths joined by '-'",
+    "--widths=500-0": "widths must be auto, or layer widths joined by '-'",
+    "--widths=wide": "widths must be auto, or layer widths joined by '-'",
+    "--network=transformer": "network must be one of mlp, conv, resnet",
+    "--activation=swish9": "activation must be one of relu",
+    "--likelihood=gauss": "likelihood must be one of bernoulli",
+    "--objective=elob": "objective must be one of elbo",
+    "--optimiser=adagrad9": "optimiser must be one of adam",
+    "--schedule=step": "schedule must be one of constant, cosine",
+    "--binarisation=sometimes": "binarisation must be one of dynamic, static, threshold, none",
+    "--ema=1": "ema must be a finite number ≥ 0 and < 1",
+    "--clip=-1": "clip must be a finite number ≥ 0",
+    "--seed=-1": "seed must be a whole number ≥ 0",
+    "--seed=4294967296": "seed must be a whole number ≥ 0 and < 4294967296",
+    "--eval_every=0": "eval_every must be a whole number ≥ 1",
+    "--nll_samples=0": "nll_samples must be a whole number ≥ 1",
+    "--figure_format=gif": "figure_format must be one of png, pdf, svg",
+    "--manifold_grid=polar": "manifold_grid must be one of quantile, linspace",
+    "--validation_size=-1": "validation_size must be a whole number ≥ 0",
+    "--resume=perhaps": "Non-boolean argument to boolean flag",
+    "--flagfile=/no/such/file": "Unable to open flagfile",
+}
+
+
+@pytest.mark.parametrize("argument", WRONG)
+def test_a_wrong_value_is_one_line(argument):
+    with pytest.raises(UserError) as error:
+        parse([argument])
+    assert WRONG[argument] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+COMPANY = {  # settings that only go together with others
+    "prior": ["--condition=label"],
+    "initial_scale": ["--initialiser=normal"],
+    "likelihood_scale": ["--likelihood=gaussian"],
+    "kl_schedule": ["--kl_schedule=linear", "--kl_warmup=5"],
+    "kl_warmup": ["--kl_schedule=linear", "--kl_warmup=5"],
+    "capacity_steps": ["--capacity=3"],
+    "free_bits_groups": ["--free_bits=1"],
+    "num_groups": ["--objective=miwae", "--num_samples=4"],
+    "mix": ["--objective=ciwae"],
+    "tc_estimator": ["--objective=beta_tc"],
+    "dip_lambda": ["--objective=dip_i"],
+    "info_lambda": ["--objective=info", "--beta=0.01"],
+}
+
+
+def test_every_field_is_a_flag_and_reaches_its_section():
+    """Each flag, given a value that is not its default, changes its own field alone."""
+    other = {bool: lambda v: "true", int: lambda v: str(v + 1), float: lambda v: "0.05"}
+    for name, (topic, field) in fields().items():
+        if field.metadata["choices"]:
+            value = field.metadata["choices"][-1]
+        elif field.type is str:
+            texts = {"dataset": "digits", "likelihood_scale": "per_pixel", "decode_at": "1,2"}
+            value = texts.get(name, "3-3")
+        else:
+            value = other[field.type](field.default)
+        company = COMPANY.get(name, [])
+        before, changed = parse(company), parse([*company, f"--{name}={value}"])
+        for section in dataclasses.fields(Config):
+            default, now = getattr(before, section.name), getattr(changed, section.name)
+            wanted = {name: field.type(value)} if section.name == topic else {}
+            if field.type is bool and wanted:
+                wanted = {name: True}
+            assert now == dataclasses.replace(default, **wanted)
+
+
+def test_defaults_without_flags():
+    assert parse([]) == Config(
+        DataConfig(), ModelConfig(), ObjectiveConfig(), TrainConfig(), RunConfig()
+    )
+
+
+def test_a_memory_that_is_full_is_one_line(monkeypatch, capsys):
+    def run(_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(sys, "argv", ["run"])
+    with pytest.raises(SystemExit) as ended:
+        main("experiments.run", run)
+    error = capsys.readouterr().err
+    assert ended.value.code == 1 and error.startswith("error: out of memory")
+    assert error.count("\n") == 1
+
+
+def test_a_model_that_cannot_fit_is_refused_before_anything_is_written(tmp_path):
+    flags = ["--dataset=digits", "--widths=1000000-1000000", f"--run_dir={tmp_path / 'run'}"]
+    with pytest.raises(UserError, match="parameters, more than"):
+        job.main(parse(flags))
+    assert not list(tmp_path.iterdir())
+
+
+def test_flagfile(tmp_path):
+    path = tmp_path / "flags"
+    path.write_text("--latent_dim=7\n# a comment\n--beta=4\n--resume\n")
+    config = parse([f"--flagfile={path}", "--latent_dim=9"])
+    assert (config.model.latent_dim, config.objective.beta, config.run.resume) == (9, 4.0, True)
+
+
+def test_help_shows_every_flag_with_its_default():
+    text = usage("experiments.run")
+    for name, (topic, field) in fields().items():
+        assert f"\n{topic}:\n" in text
+        line = next(line for line in text.splitlines() if line.startswith(f"  --{name} "))
+        shown = str(field.default).lower() if field.type is bool else str(field.default)
+        assert f"(default {shown or 'empty'}" in line
+        assert field.metadata["unit"] in line
+
+
+def test_a_setting_that_is_no_number_of_its_kind_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        count: int = setting(1, "how many", at_least=1)
+
+    for wrong in (True, 1.0, "1", None):
+        with pytest.raises(UserError, match="count must be a whole number ≥ 1"):
+            validate(Settings(wrong))  # pyright: ignore[reportArgumentType]
+    validate(Settings(1))

@@ -1,0 +1,34 @@
+"""Densities of one example as pytrees, and the KL divergence between them."""
+
+from vae_jax.distributions.base import Distribution, distribution, event
+from vae_jax.distributions.composed import Mixture
+from vae_jax.distributions.continuous import Laplace, MultivariateNormal, Normal, StudentT
+from vae_jax.distributions.divergence import KL, discrete_kl, kl, kl_per_unit, transformed_log_prob
+from vae_jax.distributions.pixels import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+)
+
+__all__ = [
+    "KL",
+    "Bernoulli",
+    "Beta",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "Distribution",
+    "Laplace",
+    "Mixture",
+    "MultivariateNormal",
+    "Normal",
+    "StudentT",
+    "discrete_kl",
+    "distribution",
+    "event",
+    "kl",
+    "kl_per_unit",
+    "transformed_log_prob",
+]

@@ -1,0 +1,68 @@
+"""What a distribution is: a frozen dataclass, registered as a pytree, of one example's parameters.
+
+`log_prob` sums over the event and returns a scalar in nats. Batches are made with `jax.vmap`, one
+key per example:
+
+    jax.vmap(lambda mean, key: Normal(mean, log_scale).sample(key))(means, keys)
+
+Every distribution has `sample(key)`, `log_prob(x)`, `sample_and_log_prob(key)` and, where they
+exist in closed form, `mean` and `mode`. `jit`, `vmap` and `tree.map` see their parameters.
+"""
+
+import dataclasses
+from typing import Any, Protocol, TypeVar, dataclass_transform
+
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
+
+from vae_jax.types import Array, Key, Scalar
+
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+class Distribution(Protocol):
+    """What every distribution can do; see the module's docstring. A new one need not inherit."""
+
+    def sample(self, key: Key) -> Array: ...
+
+    def log_prob(self, x: Array) -> Scalar: ...
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Scalar]:
+        x = self.sample(key)
+        return x, self.log_prob(x)
+
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def distribution(cls: type[T]) -> type[T]:
+    """Makes a class a frozen dataclass whose fields are the leaves of a pytree.
+
+    Unflattening goes past `__init__`: JAX puts placeholders that are not arrays into pytrees.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    names = tuple(field.name for field in dataclasses.fields(cls))  # pyright: ignore[reportArgumentType]
+
+    def flatten(self: Any) -> tuple[tuple[Any, ...], None]:
+        return tuple((GetAttrKey(name), getattr(self, name)) for name in names), None
+
+    def unflatten(_: None, leaves: Any) -> Any:
+        self = object.__new__(cls)
+        for name, leaf in zip(names, leaves, strict=True):
+            object.__setattr__(self, name, leaf)
+        return self
+
+    register_pytree_with_keys(cls, flatten, unflatten)
+    return cls
+
+
+def event(x: Array, shape: tuple[int, ...]) -> Array:
+    """x itself; a batch handed to an un-vmapped `log_prob` would silently be summed, so: no."""
+    if jnp.shape(x) != shape:
+        raise ValueError(
+            f"log_prob takes one example of shape {shape}, got {jnp.shape(x)}; "
+            "use jax.vmap for batches"
+        )
+    return x

@@ -1,0 +1,38 @@
+"""Distributions made of others."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from vae_jax.distributions.base import Distribution, distribution
+from vae_jax.types import Array, Key, Scalar
+
+
+@distribution
+class Mixture(Distribution):
+    """Σ_k w_k p_k(x): one of k distributions at a time for the whole of x.
+
+    components: k distributions of one family in one pytree, its leaves [k, ...], as `jax.vmap`
+    makes them. log_weights: [k], up to a constant.
+    """
+
+    components: Any
+    log_weights: Float[Array, " k"]
+
+    @property
+    def mean(self) -> Array:
+        """Σ_k w_k E_k[x]; of one mixture (wrap in `jax.vmap` for a batch of mixtures)."""
+        means = jax.vmap(lambda component: component.mean)(self.components)
+        return jnp.tensordot(jax.nn.softmax(self.log_weights), means, axes=1)
+
+    def sample(self, key: Key) -> Array:
+        of_index, of_x = jax.random.split(key)
+        index = jax.random.categorical(of_index, self.log_weights)
+        return jax.tree.map(lambda leaf: leaf[index], self.components).sample(of_x)
+
+    def log_prob(self, x: Array) -> Scalar:
+        """log Σ_k w_k p_k(x): each p_k is a joint density, summed over x before the logsumexp."""
+        log_p = jax.vmap(lambda component: component.log_prob(x))(self.components)
+        return jax.nn.logsumexp(jax.nn.log_softmax(self.log_weights) + log_p)

@@ -1,0 +1,88 @@
+"""The Kullback-Leibler divergence between two distributions, in nats.
+
+KL(q‖p) = E_q[log q(x) − log p(x)] ≥ 0
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import rel_entr
+from jaxtyping import Float
+
+from vae_jax.distributions.continuous import MultivariateNormal, Normal
+from vae_jax.settings import UserError
+from vae_jax.types import Array, Key, Scalar
+
+
+def kl(q: Any, p: Any, key: Key) -> Scalar:
+    """KL(q‖p) in nats: closed form where there is one, else one sample.
+
+    The sample is the z that `q.sample(key)` draws, so that a bound which uses the same key sees
+    the same z; the estimate log q(z) − log p(z) is unbiased but may be negative.
+    """
+    closed_form = KL.get((type(q), type(p)))
+    if closed_form:
+        return closed_form(q, p)
+    z, log_q = q.sample_and_log_prob(key)
+    return log_q - p.log_prob(z)
+
+
+def kl_per_unit(q: Any, p: Any) -> Float[Array, "*event"]:
+    """KL of each dimension, ½ [(σ_q² + (μ_q − μ_p)²)/σ_p² − 1] + log(σ_p/σ_q), in nats.
+
+    For two Normals, whose KL is the sum over dimensions; of others UserError.
+    """
+    if not (isinstance(q, Normal) and isinstance(p, Normal)):
+        raise UserError(
+            "the KL of single units needs a diagonal Gaussian posterior and prior; "
+            f"got {type(q).__name__} and {type(p).__name__}"
+        )
+    log_ratio = q.log_scale - p.log_scale
+    distance = ((q.mean - p.mean) * jnp.exp(-p.log_scale)) ** 2
+    return 0.5 * (jnp.exp(2 * log_ratio) + distance - 1) - log_ratio
+
+
+def _kl_normal(q: Normal, p: Normal) -> Scalar:
+    return jnp.sum(kl_per_unit(q, p))
+
+
+def _full(p: Any) -> MultivariateNormal:
+    """A Gaussian with its whole covariance."""
+    if isinstance(p, Normal):
+        return MultivariateNormal(p.mean, jnp.diag(jnp.exp(p.log_scale)))
+    return p
+
+
+def _kl_multivariate_normal(q: Any, p: Any) -> Scalar:
+    """½ [log(det Σ_p/det Σ_q) − d + tr(Σ_p⁻¹ Σ_q) + (μ_p−μ_q)ᵀ Σ_p⁻¹ (μ_p−μ_q)]."""
+    q, p = _full(q), _full(p)
+    ratio = solve_triangular(p.scale_tril, q.scale_tril, lower=True)
+    distance = solve_triangular(p.scale_tril, q.mean - p.mean, lower=True)
+    log_dets = [jnp.sum(jnp.log(jnp.diagonal(d.scale_tril))) for d in (p, q)]
+    trace, d = jnp.sum(ratio**2), len(q.mean)
+    return log_dets[0] - log_dets[1] + 0.5 * (trace - d + distance @ distance)
+
+
+KL = {
+    (Normal, Normal): _kl_normal,
+    (MultivariateNormal, Normal): _kl_multivariate_normal,
+    (Normal, MultivariateNormal): _kl_multivariate_normal,
+    (MultivariateNormal, MultivariateNormal): _kl_multivariate_normal,
+}
+
+
+def discrete_kl(p: Float[Array, " outcomes"], q: Float[Array, " outcomes"]) -> Scalar:
+    """Σ p log(p/q) of two probability vectors, in nats: 0 log 0 is 0, and ∞ where q = 0 < p."""
+    return jnp.sum(rel_entr(p, q))
+
+
+def transformed_log_prob(base: Any, transform: Callable[[Array], Array], noise: Array) -> Scalar:
+    """log density of z = transform(ε) where ε = noise: log p(ε) − log|det ∂z/∂ε|, in nats.
+
+    `transform` is any one-to-one function [d] -> [d]; the Jacobian is taken whole, d passes.
+    """
+    _, log_det = jnp.linalg.slogdet(jax.jacfwd(transform)(noise))
+    return base.log_prob(noise) - log_det

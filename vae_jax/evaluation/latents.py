@@ -1,0 +1,80 @@
+"""What the latents carry: posterior means, active units, their rates, the aggregate posterior."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vae_jax.distributions.divergence import kl_per_unit
+from vae_jax.evaluation.per_example import PRECISION, mean, per_example, standard_error
+from vae_jax.models.vae import VAE
+from vae_jax.types import Batch, Key, Params
+
+ACTIVE = 0.01  # a unit is active when Var_x(E[z|x]) exceeds this (Burda et al. 2016, §5.2)
+
+
+def _posterior_mean(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
+    return vae.posterior(params, x, c).mean
+
+
+def posterior_means(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, "n latents"]:
+    """E[z|x] under the posterior, of every image."""
+    return per_example(_posterior_mean, vae, params, jax.random.key(0), data)
+
+
+def active_units(means: Float[np.ndarray, "n latents"]) -> Bool[np.ndarray, " latents"]:
+    """Which latents use the data: Var_x(E[z|x]) > 0.01 (Burda et al. 2016, §5.2)."""
+    return np.var(np.asarray(means, np.float64), axis=0) > ACTIVE
+
+
+def _kl_units(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
+    return kl_per_unit(vae.posterior(params, x, c), vae.prior(params, c))
+
+
+def unit_rates(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, " latents"]:
+    """The mean KL of each latent, in nats; they sum to the rate. Diagonal Gaussians only."""
+    units = per_example(_kl_units, vae, params, jax.random.key(0), data)
+    return np.mean(np.asarray(units, np.float64), axis=0)
+
+
+def _posterior_and_sample(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
+    q = vae.posterior(params, x, c)
+    z, log_q = q.sample_and_log_prob(key)
+    return q, z, log_q, vae.prior(params, c).log_prob(z)
+
+
+@jax.jit
+def _log_sums(q: Any, z: Any) -> Any:
+    """log Σ_j q(z_i|x_j) for each of some samples z."""
+    with jax.default_matmul_precision(PRECISION):
+        return jax.lax.map(lambda z: jax.nn.logsumexp(jax.vmap(lambda q: q.log_prob(z))(q)), z)
+
+
+def aggregate_posterior(
+    vae: VAE, params: Params, data: Batch, key: Key, block: int = 1000
+) -> dict[str, float | bool | None]:
+    """The rate taken apart over all N images, q(z) = (1/N) Σ_n q(z|x_n) (Hoffman & Johnson 2016):
+
+        rate = I(x; z) + KL(q(z)‖p(z)),   I(x; z) = E[log q(z|x) − log q(z)] ≤ log N.
+
+    From one z an image, with standard errors. Within 1 nat of log N the mutual information says
+    little more than that there were only N images, and `at_ceiling` is true. Costs N² densities;
+    the prior must not depend on the condition.
+    """
+    q, z, log_q, log_prior = per_example(_posterior_and_sample, vae, params, key, data)
+    n = len(log_q)
+    total = np.full(n, -np.inf)
+    for start in range(0, n, block):
+        some = jax.tree.map(lambda a: a[start : start + block], q)
+        total = np.logaddexp(total, np.asarray(_log_sums(some, z), np.float64))
+    log_aggregate = total - np.log(n)
+    information, marginal = log_q - log_aggregate, log_aggregate - log_prior
+    return {
+        "mutual_information": mean(information),
+        "mutual_information_se": standard_error(information),
+        "marginal_kl": mean(marginal),
+        "marginal_kl_se": standard_error(marginal),
+        "ceiling": float(np.log(n)),
+        "at_ceiling": bool(mean(information) > np.log(n) - 1),
+    }

@@ -1,0 +1,126 @@
+"""How well a VAE models data, in nats an image: ELBO, rate, distortion and NLL."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from vae_jax.evaluation.per_example import PRECISION, _scaled, mean, per_example, standard_error
+from vae_jax.models.vae import VAE, log_weight, rate_distortion
+from vae_jax.parallel import devices
+from vae_jax.types import Array, Batch, Key, Params
+
+
+def elbo(
+    vae: VAE, params: Params, data: Batch, key: Key, batch_size: int = 500
+) -> dict[str, float]:
+    """The true `elbo`, `rate` and `distortion`, one sample of z an image."""
+    rate, distortion = per_example(rate_distortion, vae, params, key, data, batch_size)
+    rate, distortion = mean(rate), mean(distortion)
+    return {"elbo": -(rate + distortion), "rate": rate, "distortion": distortion}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _objective(
+    vae: VAE, objective: Any, params: Params, key: Key, batch: Batch, weights: Any
+) -> Any:
+    with jax.default_matmul_precision(PRECISION):
+        loss, metrics = objective(vae, params, key, _scaled(devices.shared(batch)), weights)
+        return {"loss": loss, **metrics}
+
+
+def objective_value(
+    vae: VAE,
+    objective: Callable[..., Any],
+    params: Params,
+    data: Batch,
+    key: Key,
+    weights: Any,
+    batch_size: int = 500,
+) -> dict[str, float]:
+    """The loss and the metrics of an objective over a data set, its batches weighted by size."""
+    values, sizes = [], []
+    for i, start in enumerate(range(0, len(data.x), batch_size)):
+        # Put on the devices here: the compiler would share out arguments, and not all divide.
+        batch = devices.put(jax.tree.map(lambda a: a[start : start + batch_size], data))
+        key_i = jax.random.fold_in(key, i)
+        values.append(_objective(vae, objective, params, key_i, batch, weights))
+        sizes.append(len(batch.x))
+    return {
+        name: float(np.average([float(v[name]) for v in values], weights=sizes))
+        for name in values[0]
+    }
+
+
+class LogLikelihood(NamedTuple):
+    """Estimates of log p(x) for each of n images, [n], and each one's Monte-Carlo variance.
+
+    ess: the effective sample size (Σw)²/Σw² of its K weights, from 1 to K. log_w: the weights
+    themselves, [n, K], where they were asked for; else [n, 0].
+    """
+
+    log_p: Float[Array, " n"]
+    variance: Float[Array, " n"]
+    ess: Float[Array, " n"]
+    log_w: Float[Array, "n samples"]
+
+
+@functools.cache
+def _importance(num_samples: int, group: int, keep: bool) -> Callable[..., Any]:
+    """log p(x) of one example from exactly `num_samples` weights, `group` of them at a time."""
+
+    def estimate(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> LogLikelihood:
+        def add(carry: Any, start: Any) -> tuple[Any, Any]:
+            index = start + jnp.arange(group)
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+            log_w = jax.vmap(lambda k: log_weight(vae, params, k, x, c))(keys)
+            log_w = jnp.where(index < num_samples, log_w, -jnp.inf)
+            sums = jax.nn.logsumexp(log_w), jax.nn.logsumexp(2 * log_w)
+            return jax.tree.map(jnp.logaddexp, carry, sums), log_w if keep else jnp.zeros(0)
+
+        nothing = (jnp.asarray(-jnp.inf), jnp.asarray(-jnp.inf))
+        starts = jnp.arange(0, num_samples, group)
+        (first, second), log_w = jax.lax.scan(add, nothing, starts)
+        # Var[log mean w] ≈ Var[w] / (K E[w]²), by the delta method.
+        variance = jnp.maximum(jnp.exp(second - 2 * first) - 1 / num_samples, 0)
+        ess = jnp.exp(2 * first - second)
+        log_p = first - jnp.log(num_samples)
+        return LogLikelihood(log_p, variance, ess, log_w.ravel()[:num_samples])
+
+    return estimate
+
+
+def log_likelihood(
+    vae: VAE,
+    params: Params,
+    data: Batch,
+    key: Key,
+    num_samples: int,
+    batch_size: int = 100,
+    report: Callable[[int], Any] = lambda done: None,
+    keep_weights: bool = False,
+) -> LogLikelihood:
+    """log (1/K) Σ_k p(x,z_k)/q(z_k|x) of every image: a lower bound on log p(x) in expectation,
+    rising to it with K (Burda et al. 2016, §3). Memory does not grow with K, unless the
+    weights are kept: then n·K numbers on the host.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    estimate = _importance(num_samples, min(num_samples, 50), keep_weights)
+    return per_example(estimate, vae, params, key, data, batch_size, report)
+
+
+def nll(estimate: LogLikelihood) -> dict[str, Any]:
+    """`nll`, an estimate of −log p(x) from above; its standard error over images, `nll_se`, None of
+    a single image; and the part of that error which is Monte Carlo's and more samples would remove,
+    `nll_mc_se`.
+    """
+    return {
+        "nll": -mean(estimate.log_p),
+        "nll_se": standard_error(estimate.log_p),
+        "nll_mc_se": float(np.sqrt(mean(estimate.variance) / len(estimate.log_p))),
+    }

@@ -1,0 +1,30 @@
+"""Networks as pairs of pure functions; the only room that imports Flax."""
+
+from vae_jax.networks.architectures import (
+    ACTIVATIONS,
+    DTYPES,
+    INITIALISERS,
+    NETWORKS,
+    Architecture,
+    convolutional,
+    initialiser,
+    mlp,
+    parse_widths,
+    widths,
+)
+from vae_jax.networks.layers import Style, from_linen
+
+__all__ = [
+    "ACTIVATIONS",
+    "DTYPES",
+    "INITIALISERS",
+    "NETWORKS",
+    "Architecture",
+    "Style",
+    "convolutional",
+    "from_linen",
+    "initialiser",
+    "mlp",
+    "parse_widths",
+    "widths",
+]

@@ -1,0 +1,117 @@
+"""A trained model, wherever it was trained: batches in, batches out."""
+
+from collections.abc import Callable
+from typing import Any
+from vae_jax.data.batches import held_out
+from vae_jax.data.batches import unit_interval
+from vae_jax.data.conditions import Condition
+from vae_jax.data.split import Split
+from vae_jax.evaluation.per_example import PRECISION
+from vae_jax.models.vae import VAE
+from vae_jax.settings import UserError
+from vae_jax.types import Batch
+from vae_jax.types import Key
+from vae_jax.types import Params
+from vae_jax.types import unconditional
+import dataclasses
+import functools
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model, wherever it was trained: config, functions, weights.
+
+    config, summary, history: what config.json, summary.json ({} of an unfinished run) and
+    metrics.jsonl hold. x_shape: of an image, [height, width, channels]. For a model p(x|c) every
+    method takes c, [n, *condition.c_shape] or one for all; `split` makes the targets x and the c
+    of images, `merge` images of them.
+    """
+
+    config: dict[str, Any]
+    vae: VAE
+    params: Params
+    condition: Condition
+    meta: dict[str, Any]
+    summary: dict[str, Any]
+    history: list[dict[str, Any]]
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return self.condition.image_shape
+
+    def split(self, images: Any, labels: Any = None, key: Key | None = None) -> Batch:
+        """Targets and what is given of images [n, *x_shape], labels [n] where it needs them.
+
+        Grey pixels that are given are drawn with `key`.
+        """
+        if self.condition.c_shape == (0,):
+            return unconditional(images)
+        x = np.asarray(images).reshape(-1, *self.x_shape)
+        y = np.zeros(0, np.int32) if labels is None else np.asarray(labels, np.int32)
+        return held_out(self.condition, jax.random.key(0) if key is None else key, Split(x, y))
+
+    def merge(self, x: Any, c: Any = None) -> Any:
+        """Images [n, *x_shape] of targets and what is given."""
+        x = jnp.asarray(x)
+        return jax.vmap(self.condition.merge)(x, self._given(c, len(x)))
+
+    def _given(self, c: Any, n: int) -> Any:
+        """c for n examples; UserError where the model needs one and none fits."""
+        shape = self.condition.c_shape
+        if c is None and shape == (0,):
+            return jnp.zeros((n, 0))
+        c = jnp.asarray(jnp.nan if c is None else c)
+        if c.shape not in (shape, (n, *shape)):
+            raise UserError(
+                f"the run models p(x|c), c its {self.config['settings']['model']['condition']}: "
+                f"give c of shape {shape} or {(n, *shape)}, as `split` makes it"
+            )
+        return jnp.broadcast_to(c, (n, *shape))
+
+    def encode(self, x: Any, c: Any = None) -> Any:
+        """q(z|x,c) for targets [n, …], uint8 or floats in [0, 1]; `.mean` is [n, latents]."""
+        x = unit_interval(jnp.asarray(x).reshape(-1, *self.condition.x_shape))
+        return _batched(self.vae.posterior, self.params, x, self._given(c, len(x)))
+
+    def decode(self, z: Any, c: Any = None) -> Any:
+        """E[x|z,c], targets [n, …] in [0, 1], for latents [n, latent_dim]."""
+        z = jnp.atleast_2d(jnp.asarray(z))
+        return _batched(self.vae.likelihood, self.params, z, self._given(c, len(z))).mean
+
+    def sample(self, key: Key, n: int, c: Any = None, temperature: float = 1.0) -> Any:
+        """E[x|z,c] for n latents z drawn from the prior p(z|c), [n, …] in [0, 1].
+
+        temperature T: z = m + T·(z′ − m) for z′ ~ p(z|c) with mean m, so that T scales the standard
+        deviation of a Gaussian prior (Kingma & Dhariwal 2018, §6). 0 is the prior's mean, 1 the
+        prior itself; the same key gives the same z′ at every T.
+        """
+        c = self._given(c, n)
+        keys = jax.random.split(key, n)
+        scale = None if temperature == 1 else temperature  # not every prior has a mean
+        z = _latents(self.vae.prior, self.params, keys, c, scale)
+        return self.decode(z, c)
+
+    def reconstruct(self, x: Any, c: Any = None) -> Any:
+        """E[x|z,c] at the posterior means z of targets x."""
+        return self.decode(self.encode(x, c).mean, c)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _batched(f: Callable[..., Any], params: Params, inputs: Any, c: Any) -> Any:
+    with jax.default_matmul_precision(PRECISION):
+        return jax.vmap(functools.partial(f, params))(inputs, c)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _latents(prior: Callable[..., Any], params: Params, keys: Any, c: Any, temperature: Any) -> Any:
+    def draw(key: Key, c: Any) -> Any:
+        p = prior(params, c)
+        z = p.sample(key)
+        return z if temperature is None else p.mean + temperature * (z - p.mean)
+
+    with jax.default_matmul_precision(PRECISION):
+        return jax.vmap(draw)(keys, c)
