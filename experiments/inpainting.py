@@ -52,11 +52,12 @@ class Config(cli.Config):
     inpainting: InpaintingConfig = InpaintingConfig()
 
     @classmethod
-    def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> "Config":
+    def of_flags(cls, preset: str, given: dict[str, Any]) -> "Config":
         """As for a run, of a CVAE."""
-        if model not in ("", "cvae"):
+        model = given.get("model", "cvae")
+        if model != "cvae":
             raise UserError(f"model must be cvae, the regressor comes by itself; got {model}")
-        return cli.assemble(cls, resolve("cvae", preset, given))
+        return cli.assemble(cls, resolve(preset, {**given, "model": "cvae"}))
 
 
 class System(NamedTuple):

@@ -10,7 +10,7 @@ latents and training curves. About two minutes for 30 epochs of MNIST on two CPU
 from experiments import cli
 from experiments.cli.config import Config
 from experiments.runner.job import assemble
-from experiments.runner.perform import perform
+from experiments.runner.run import perform
 
 
 def main(config: Config) -> int:

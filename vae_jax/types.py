@@ -38,6 +38,17 @@ def unconditional(x: Any) -> Batch:
 Shape = tuple[int, ...]
 
 
+class Shapes(NamedTuple):
+    """What a part may need to know to be built: the shapes of one example's x, c and z, and the
+    data's mean, float [*x] in [0, 1] (real numbers for points), None where it is not known.
+    """
+
+    x: Shape
+    c: Shape = (0,)
+    z: Shape = (0,)
+    x_mean: Any = None
+
+
 class Net(NamedTuple):
     """init(key) -> params; apply(params, *inputs) -> array or distribution, for one example."""
 

@@ -34,7 +34,7 @@ import optax
 
 from experiments.benchmark import sweeps
 from experiments.cli.config import Config
-from vae_jax import evaluation, models, networks, objectives, training, types
+from vae_jax import evaluation, models, objectives, training, types
 from vae_jax.data import conditions
 from vae_jax.data.batches import preparer
 
@@ -64,9 +64,7 @@ def main(config: Config) -> None:
     }
     m, batch = config.model, config.training.batch_size
     device = jax.devices()[0].device_kind
-    print(
-        f"{m.network} {networks.widths(m)}, latent_dim {m.latent_dim}, batch {batch}, on {device}"
-    )
+    print(f"{m.nets}, latent_dim {m.latent_dim}, batch {batch}, on {device}")
     print(f"{'':<20}{'ms a step':>12}{'ratio to floor':>16}{'images/s':>12}")
     for name, seconds in rows.items():
         ratio = statistics.median(s / f for s, f in zip(seconds, floor, strict=True))
@@ -135,7 +133,7 @@ def make_step(config: Config) -> tuple[Any, Any, Any]:
     weights = objectives.kl_weights(config.objective)
     update = training.make_optimiser(config.training, STEPS)
     step = training.make_step(vae, objective, update, weights, config.training.ema)
-    state = training.initial_state(vae, config.training, NUM_IMAGES)
+    state = training.initial_state(vae, objective, config.training, NUM_IMAGES)
     return step, preparer(config.data.binarisation, conditions.none(SHAPE)), state
 
 

@@ -11,19 +11,29 @@ import os
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import flags
 
-from experiments.cli.presets import MODELS, PRESETS, resolve
+from experiments.cli.presets import PRESETS, SHORTCUTS, resolve
 from vae_jax.data.dataset import DataConfig
 from vae_jax.models.build import ModelConfig
 from vae_jax.objectives.config import ObjectiveConfig
 from vae_jax.parallel import processes
 from vae_jax.parallel.processes import ProcessConfig
-from vae_jax.settings import UserError, allowed, setting, validate
+from vae_jax.settings import (
+    UserError,
+    allowed,
+    extended,
+    is_outside,
+    named_outside,
+    readers,
+    setting,
+    settings_of,
+    validate,
+)
 from vae_jax.training.state import TrainConfig
 
 
@@ -85,6 +95,9 @@ class RunConfig:
         validate(self)
 
 
+Fields = dict[str, tuple[str, dataclasses.Field]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """One experiment, whole."""
@@ -97,9 +110,9 @@ class Config:
     processes: ProcessConfig = ProcessConfig()
 
     @classmethod
-    def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> "Config":
-        """From --model, --preset and the flags given beside them, by name."""
-        return assemble(cls, resolve(model, preset, given))
+    def of_flags(cls, preset: str, given: dict[str, Any]) -> "Config":
+        """From --preset and the flags given beside it, by name."""
+        return assemble(cls, resolve(preset, given))
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -107,13 +120,19 @@ class Config:
         return dataclasses.asdict(self)
 
 
-def fields(config: type = Config) -> dict[str, tuple[str, dataclasses.Field]]:
-    """Every setting's name -> (topic, field)."""
+def topics(config: type, values: Mapping[str, Any] = {}) -> dict[str, type]:
+    """Topic -> the class of its settings, with those of entries from outside that values name."""
+    classes: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(config)}
+    return {name: extended(cls, named_outside(cls, values)) for name, cls in classes.items()}
+
+
+def fields(config: type = Config, values: Mapping[str, Any] = {}) -> Fields:
+    """Every setting's name -> (topic, field); values as for `topics`."""
     found = {}
-    for topic in dataclasses.fields(config):
-        for field in dataclasses.fields(topic.type):  # pyright: ignore[reportArgumentType]
+    for topic, cls in topics(config, values).items():
+        for field in settings_of(cls):
             assert field.name not in found, f"two settings are called {field.name}"
-            found[field.name] = (topic.name, field)
+            found[field.name] = (topic, field)
     return found
 
 
@@ -142,15 +161,25 @@ class _Parser(flags.ArgumentParser):
             raise ValueError(f"must be {allowed(self.field)}") from None
 
 
-def _flag_values(config: type) -> flags.FlagValues:
+def _flag_values(known: Fields) -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("flagfile", "", "a file with one flag a line", flag_values=values)
-    for name, (_, field) in fields(config).items():
+    for name, (_, field) in known.items():
         if field.type is bool:  # --resume, --noresume, --resume=true
             flags.DEFINE_boolean(name, bool(field.default), "", flag_values=values)
         else:
             flags.DEFINE(_Parser(field), name, field.default, "", flag_values=values)
     return values
+
+
+def _named_outside(config: type, arguments: Sequence[str]) -> dict[str, Any]:
+    """The entries from outside that a command line names, whose settings are flags too."""
+    values = _flag_values(fields(config))
+    try:
+        values(["", *arguments], known_only=True)
+    except (flags.Error, OSError):  # said when all flags are known
+        return {}
+    return {name: values[name].value for name in fields(config) if is_outside(values[name].value)}
 
 
 def parse(
@@ -161,36 +190,35 @@ def parse(
     positional: the setting that is written without its name, and is then required. preset: the one
     to start from where none is given.
     """
-    values = _flag_values(config)
+    known = fields(config, _named_outside(config, arguments))
+    values = _flag_values(known)
     if issubclass(config, Config):
-        flags.DEFINE_string("model", "", "", flag_values=values)
         flags.DEFINE_string("preset", preset, "", flag_values=values)
     try:
         rest = values(["", *arguments])[1:]
     except (flags.Error, OSError) as error:
         line = str(error).splitlines()[0].removeprefix("ERROR:: ")
         raise UserError(f"{line} (--help lists the flags)") from None
-    given = {name: values[name].value for name in fields(config) if values[name].present}
+    given = {name: values[name].value for name in known if values[name].present}
     if positional:
         if len(rest) != 1:
             raise UserError(f"give one {positional.upper()}; got {rest or 'none'}")
         given[positional], rest = rest[0], []
     if rest:
-        name, (_, field) = next(iter(fields(config).items()))
+        name, (_, field) = next(iter(known.items()))
         example = f"--{name}={field.default}"
         raise UserError(f"flags start with --, such as {example}; got {rest[0]!r}")
     if issubclass(config, Config):
-        return config.of_flags(str(values["model"].value), str(values["preset"].value), given)
+        return config.of_flags(str(values["preset"].value), given)
     return assemble(config, given)
 
 
 def assemble(config: type, given: dict[str, Any]) -> Any:
     """The configuration of class `config` with these settings, by name; the others' defaults."""
     sections = {}
-    for topic in dataclasses.fields(config):
-        names = [name for name, (owner, _) in fields(config).items() if owner == topic.name]
-        chosen = {name: given[name] for name in names if name in given}
-        sections[topic.name] = topic.type(**chosen)  # pyright: ignore[reportCallIssue]
+    for topic, cls in topics(config, given).items():
+        names = [field.name for field in settings_of(cls)]
+        sections[topic] = cls(**{name: given[name] for name in names if name in given})
     return config(**sections)
 
 
@@ -200,7 +228,10 @@ def usage(program: str, config: type = Config, positional: str = "") -> str:
     lines = [f"python -m {program}{argument} [--flag=value …] [--flagfile=FILE]"]
     if issubclass(config, Config):
         lines += ["", "several at once:"]
-        for name, known, text in (("model", MODELS, MODEL_HELP), ("preset", PRESETS, PRESET_HELP)):
+        for name, known, text in (
+            ("model", SHORTCUTS, MODEL_HELP),
+            ("preset", PRESETS, PRESET_HELP),
+        ):
             lines.append(f"  --{name} (default empty; one of {', '.join(known)})")
             lines += [f"      {line}" for line in textwrap.wrap(text, 88)]
     topic = ""
@@ -213,9 +244,17 @@ def usage(program: str, config: type = Config, positional: str = "") -> str:
         default = f"default {_shown(field.default)}"
         unit = field.metadata["unit"] and f" {field.metadata['unit']}"
         lines.append(f"  --{name} ({default}{unit}; {allowed(field)})")
-        wrapped = textwrap.wrap(field.metadata["help"], 88)
+        only = _read_by(topics(config)[owner], name)
+        wrapped = textwrap.wrap(field.metadata["help"] + only, 88)
         lines += [f"      {line}" for line in wrapped]
     return "\n".join(lines)
+
+
+def _read_by(cls: type, name: str) -> str:
+    """Which entries read a setting, where not all do."""
+    where = readers(cls).get(name, {})
+    said = [f"{c} {', '.join(names)}" for c, names in where.items() if c != "model"]
+    return f" [{'; '.join(said)}]" if said else ""
 
 
 def _shown(default: Any) -> str:

@@ -5,12 +5,14 @@
 
 from typing import Any
 
-from vae_jax.settings import UserError
+from vae_jax.models import MODELS
+from vae_jax.settings import UserError, is_outside
 
 Values = dict[str, Any]
 
-# p(x), p(x|c) with latents, p(x|c) without: what each asks of condition and latents
-MODELS: dict[str, Values] = {
+# Values of --model that stand for others: p(x), p(x|c) with latents, p(x|c) without. What each asks
+# of condition and latents, whatever the nets are.
+SHORTCUTS: dict[str, Values] = {
     "vae": {"condition": "none"},
     "cvae": {"condition": "column"},
     "regressor": {"condition": "column", "latent_dim": 0},
@@ -19,7 +21,8 @@ MODELS: dict[str, Values] = {
 PRESETS: dict[str, Values] = {
     # cdoersch/vae_tutorial (Doersch 2016): Caffe nets and solver. Its momentum is unset, so β₁ = 0.
     "doersch": {
-        "network": "doersch",
+        "model": "doersch",
+        "log_scale_bound": "none",
         "latent_dim": 30,
         "binarisation": "none",
         "validation_size": 0,
@@ -34,6 +37,7 @@ PRESETS: dict[str, Values] = {
     },
     # oduerr/dl_tutorial, tensorflow/vae/vae_demo.ipynb: 55,000 grey digits in the plane.
     "oduerr": {
+        "log_scale_bound": "none",
         "latent_dim": 2,
         "widths": "500-501",
         "decoder_widths": "500-501",
@@ -54,6 +58,7 @@ PRESETS: dict[str, Values] = {
     # every step has fresh points, and scales have no floor. After 2,000 steps thirteen of sixteen
     # seeds use the latent, 1 among them and 0 not; after 4,000 all do.
     "oduerr_arc": {
+        "log_scale_bound": "none",
         "dataset": "arc",
         "latent_dim": 1,
         "widths": "5-6",
@@ -78,6 +83,7 @@ PRESETS: dict[str, Values] = {
     # the loss at the start; here that means 0.01: the larger ones blow up in the first epoch. The
     # prior N(0, I) on weights is, in nats per image, an L2 of 1/60,000; 10⁸ images in all.
     "kingma": {
+        "log_scale_bound": "none",
         "latent_dim": 20,
         "widths": "500",
         "activation": "tanh",
@@ -92,6 +98,7 @@ PRESETS: dict[str, Values] = {
     },
     # Burda, Grosse & Salakhutdinov (2016), §5 and yburda/iwae, one stochastic layer, k = 5.
     "iwae": {
+        "log_scale_bound": "none",
         "objective": "iwae",
         "num_samples": 5,
         "latent_dim": 50,
@@ -111,18 +118,29 @@ PRESETS: dict[str, Values] = {
 }
 
 
-def resolve(model: str, preset: str, given: Values) -> Values:
-    """The flag values that a model, a preset and the flags given beside them amount to.
+def resolve(preset: str, given: Values) -> Values:
+    """The flag values that a preset and the flags given beside it amount to.
 
     Raises UserError with one line where they contradict each other.
     """
-    for name, chosen, known in (("model", model, MODELS), ("preset", preset, PRESETS)):
-        if chosen and chosen not in known:
-            raise UserError(f"{name} must be one of {', '.join(known)}; got {chosen!r}")
-    values = {**PRESETS.get(preset, {}), **MODELS.get(model, {}), **given}
+    model = given.get("model", "")
+    if preset and preset not in PRESETS:
+        raise UserError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}")
+    if model and model not in (*SHORTCUTS, *MODELS) and not is_outside(model):
+        known = ", ".join((*SHORTCUTS, *MODELS))
+        raise UserError(f"model must be one of {known}, or package.module:name; got {model!r}")
+    of_preset = PRESETS.get(preset, {})
+    values = {**of_preset, **SHORTCUTS.get(model, {}), **given}
+    if model in SHORTCUTS:
+        values["model"] = of_preset.get("model", "standard")
     if "epochs" in given and "steps" not in given:
         values.pop("steps", None)  # a preset's length gives way to the one asked for
-    condition, latent_dim = values.get("condition", "none"), values.get("latent_dim")
+    _check_shortcut(model, values.get("condition", "none"), values.get("latent_dim"))
+    return values
+
+
+def _check_shortcut(model: str, condition: str, latent_dim: Any) -> None:
+    """UserError where flags contradict what --model=vae, cvae or regressor stands for."""
     if model == "vae" and condition != "none":
         raise UserError(f"model vae has no condition, cvae and regressor have; got {condition}")
     if model in ("cvae", "regressor") and condition == "none":
@@ -131,4 +149,3 @@ def resolve(model: str, preset: str, given: Values) -> Values:
         raise UserError(f"model regressor has latent_dim 0; got {latent_dim}")
     if model in ("vae", "cvae") and latent_dim == 0:
         raise UserError(f"model {model} has latents: latent_dim must be at least 1; got 0")
-    return values

@@ -1,8 +1,8 @@
 """One training, from its settings to its figures."""
 
 from experiments.runner.job import Job, assemble
-from experiments.runner.perform import evaluate, finish, perform, trained
 from experiments.runner.report import data_line, header, plus_minus, table
+from experiments.runner.run import evaluate, finish, perform, trained
 
 __all__ = [
     "Job",

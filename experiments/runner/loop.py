@@ -96,7 +96,9 @@ def train(job: Job, directory: Path, stop: Stop) -> int:
 
 def begin(job: Job, directory: Path) -> tuple[training.TrainState | None, "Log"]:
     """Where a training goes on: its newest checkpoint, None where there is none, and its log."""
-    start = partial(training.initial_state, job.vae, job.config.training, len(job.rows.x))
+    start = partial(
+        training.initial_state, job.vae, job.objective, job.config.training, len(job.rows.x)
+    )
     state, meta = restored(directory, jax.eval_shape(start))
     log = Log(job, directory, meta)
     if state is not None and log.meta["best"] and processes.first():

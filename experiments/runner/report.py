@@ -7,7 +7,6 @@ from typing import Any
 from experiments.runner.job import Job
 from vae_jax import models
 from vae_jax.data.dataset import Dataset, noun
-from vae_jax.networks.architectures import widths
 from vae_jax.objectives.config import ObjectiveConfig
 from vae_jax.parallel import devices
 
@@ -19,9 +18,7 @@ def header(job: Job, where: Path) -> str:
     m, t = config.model, config.training
     return "\n".join([
         data_line(dataset),
-        f"model      {_model(job)}{m.network} {widths(m)}, latent_dim {m.latent_dim}, "
-        f"{m.posterior} posterior, {m.prior} prior, {m.likelihood} likelihood: "
-        f"{count:,} parameters",
+        f"model      {_model(job)}{m.described}: {count:,} parameters",
         f"objective  {_objective(config.objective)}; {t.optimiser} "
         f"{t.learning_rate:g}, batch {t.batch_size}, {total:,} steps "
         f"({total / steps_per_epoch:g} epochs)",

@@ -80,7 +80,7 @@ class SweepConfig(Config):
     question: ClassVar[str] = "latent_dims"  # the list that the experiment is about
 
     @classmethod
-    def of_flags(cls, model: str, preset: str, given: dict[str, Any]) -> Config:
+    def of_flags(cls, preset: str, given: dict[str, Any]) -> Config:
         for name, (one, _, _) in LISTS.items():
             text = given.get(name, type(cls.sweep).__dataclass_fields__[name].default)
             if given.get(name) == "":
@@ -89,8 +89,8 @@ class SweepConfig(Config):
                 raise UserError(f"{name} takes the place of {one}: give only --{name}")
             if name == "latent_dims":
                 for value in _values(name, text):
-                    resolve(model, preset, {**given, one: value})
-        return assemble(cls, resolve(model, preset, given))
+                    resolve(preset, {**given, one: value})
+        return assemble(cls, resolve(preset, given))
 
 
 def _values(name: str, text: str) -> list[Any]:

@@ -23,7 +23,6 @@ from experiments.sweep import members, results
 from experiments.sweep.members import Planned, SweepConfig
 from vae_jax import data, models, objectives, training
 from vae_jax.data import streaming
-from vae_jax.networks.architectures import widths
 from vae_jax.parallel import devices, processes
 from vae_jax.runs import checkpoints
 from vae_jax.settings import UserError
@@ -109,7 +108,8 @@ def vectorized(config: SweepConfig, todo: Sequence[Planned]) -> bool:
                         "device_limit: leave it at auto")  # fmt: skip
     if config.sweep.vectorize != "auto":
         return config.sweep.vectorize == "on"
-    network, device = config.model.network, jax.default_backend()
+    m, device = config.model, jax.default_backend()
+    network = m.network if m.model == "standard" else m.model
     return len(todo) > 1 and not streams and VECTORIZED.get((network, device), False)
 
 
@@ -158,7 +158,7 @@ def header(
     return "\n".join([
         *(f"note       {note}" for note in job.notes),
         runner.data_line(job.dataset),
-        f"model      {m.network} {widths(m)}, {job.config.objective.objective}, "
+        f"model      {m.nets}, {job.config.objective.objective}, "
         f"batch {job.config.training.batch_size}, {total:,} steps",
         f"members    {len(planned)}{done}: {planned[0].name} … {planned[-1].name}{how}{parts}",
         f"device     {devices.described()}",

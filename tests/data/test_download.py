@@ -21,7 +21,7 @@ import pytest
 from data_helpers import load, one_line, real
 from idx import write_idx_set
 
-from experiments import prepare_data
+from experiments import cli, prepare_data
 from vae_jax.data import download, sources
 from vae_jax.data.split import DataError
 
@@ -196,7 +196,7 @@ AT_ONCE = """
 import json, os, sys
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
-from vae_jax import data
+from experiments import cli, prepare_data
 infos, folder = json.loads(sys.argv[1]), sys.argv[2]
 infos = {url: UrlInfo(*info) for url, info in infos.items()}
 tfds.builder_cls = lambda name: type("Builder", (), {"url_infos": infos})
@@ -204,7 +204,11 @@ children = []
 for _ in range(8):
     child = os.fork()
     if child == 0:
-        os._exit(data.main(["mnist", "--data_dir", folder]))
+        sys.argv = ["prepare_data", "mnist", "--data_dir", folder]
+        try:
+            cli.main("experiments.prepare_data", prepare_data.main, prepare_data.Config, "name")
+        except SystemExit as end:
+            os._exit(end.code)
     children.append(child)
 sys.exit(max(os.waitpid(child, 0)[1] for child in children))
 """
@@ -245,36 +249,44 @@ def test_locked_holds_others_off(tmp_path):
 # The command line ---------------------------------------------------------------------------------
 
 
-def test_command_prepares_a_set(served, tmp_path, capfd):
+def prepare(monkeypatch, *arguments):
+    """The exit code of experiments.prepare_data."""
+    monkeypatch.setattr(sys, "argv", ["prepare_data", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main("experiments.prepare_data", prepare_data.main, prepare_data.Config, "name")
+    return end.value.code
+
+
+def test_command_prepares_a_set(served, tmp_path, capfd, monkeypatch):
     folder = tmp_path / "new" / "folder"
-    assert prepare_data.main(["mnist", f"--data_dir={folder}"]) == 0
+    assert prepare(monkeypatch, "mnist", f"--data_dir={folder}") == 0
     said = capfd.readouterr().out.splitlines()[-1]
     assert said.startswith("mnist, 6×6×1: 11 train, 1 valid, 5 test images; ")
     shutil.rmtree(served)
-    assert prepare_data.main(["mnist", "--data_dir", str(folder)]) == 0
+    assert prepare(monkeypatch, "mnist", "--data_dir", str(folder)) == 0
     assert "original files" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
-    ([], "arguments are required: name"),
-    (["mnist", "extra"], "unrecognized arguments: extra"),
-    (["mnist", "--data_dri=x"], "unrecognized arguments: --data_dri"),
+    ([], "give one NAME"),
+    (["mnist", "extra"], "give one NAME"),
+    (["mnist", "--data_dri=x"], "Did you mean: data_dir"),
     (["auto"], "one data set"),
     (["cifar"], "dataset must be"),
     (["missing.npz"], "missing.npz does not exist"),
     (["mnist", "--data_dir=FILE/x"], "cannot be made"),
     (["mnist"], "cannot be reached"),
 ])  # fmt: skip
-def test_command_says_what_is_wrong_in_one_line(tmp_path, capfd, arguments, expected):
+def test_command_says_what_is_wrong_in_one_line(tmp_path, capfd, monkeypatch, arguments, expected):
     (tmp_path / "FILE").touch()
     arguments = [argument.replace("FILE", str(tmp_path / "FILE")) for argument in arguments]
-    assert prepare_data.main(arguments) == 2
+    assert prepare(monkeypatch, *arguments) == 2
     out, error = capfd.readouterr()
     assert not out and error.startswith("error: ") and error.count("\n") == 1 and expected in error
 
 
 def test_command_from_a_shell():
-    command = [sys.executable, "-m", "vae_jax.data", "digits"]
+    command = [sys.executable, "-m", "experiments.prepare_data", "digits"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "digits, 8×8×1: 1,350 train, 150 valid, 297 test images; scikit-learn\n"
     assert (done.returncode, done.stderr) == (0, "")

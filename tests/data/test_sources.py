@@ -18,7 +18,7 @@ from data_helpers import one_line, real
 from idx import write_idx_set
 
 from vae_jax import data, memory
-from vae_jax.data import download, sources, sprites
+from vae_jax.data import download, formats, sources, sprites
 from vae_jax.data.dataset import DataConfig
 from vae_jax.data.split import DataError
 
@@ -258,12 +258,12 @@ def test_a_wrong_npz_is_one_line_that_names_it(tmp_path, kind):
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     path = npz(tmp_path, save=np.savez_compressed, x_train=np.zeros((9, 1000, 1000), np.uint8))
     monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("was unpacked"))
-    monkeypatch.setattr(memory, "memory_limit", lambda: 8 * 10**6)
+    monkeypatch.setattr(formats, "memory_limit", lambda: 8 * 10**6)
     with pytest.raises(DataError, match="too large") as error:
         load(path)
     assert str(path) in one_line(error)
-    monkeypatch.setattr(memory, "memory_limit", lambda: 10**12)
-    monkeypatch.setattr(memory, "GIB", 8 * 10**6)
+    monkeypatch.setattr(formats, "memory_limit", lambda: 10**12)
+    monkeypatch.setattr(formats, "GIB", 8 * 10**6)
     with pytest.raises(DataError, match="to 1, as images never are") as error:
         load(path)
     one_line(error)
@@ -282,7 +282,7 @@ def test_a_bomb_that_lies_about_its_size_is_stopped_at_what_it_states(tmp_path):
 
 def test_a_gzip_bomb_is_stopped(tmp_path, monkeypatch):
     write_idx_set(tmp_path, 3000, 5, seed=0)
-    monkeypatch.setattr(memory, "memory_limit", lambda: 10**6)
+    monkeypatch.setattr(formats, "memory_limit", lambda: 10**6)
     with pytest.raises(DataError, match="too large") as error:
         load("mnist", tmp_path)
     assert "train-images" in one_line(error)
@@ -637,7 +637,7 @@ def test_a_prepared_set_without_images(tmp_path, monkeypatch, tfds):
 def test_a_prepared_set_larger_than_memory(tmp_path, monkeypatch, tfds):
     folder = tmp_path / "cifar10" / "3.0.2"
     prepared(monkeypatch, tfds, folder, Builder(folder, COLOUR))
-    monkeypatch.setattr(memory, "memory_limit", lambda: 30 * 89)
+    monkeypatch.setattr(formats, "memory_limit", lambda: 30 * 89)
     with pytest.raises(DataError, match="tfds:cifar10 is too large") as error:
         load("tfds:cifar10", tmp_path)
     one_line(error)

@@ -16,7 +16,7 @@ import pytest
 
 from vae_jax import evaluation
 from vae_jax.distributions.continuous import MultivariateNormal, Normal
-from vae_jax.evaluation import annealing, disentanglement
+from vae_jax.evaluation import annealing, disentanglement, latents
 from vae_jax.settings import UserError
 from vae_jax.types import unconditional
 
@@ -129,7 +129,7 @@ def test_the_aggregate_posterior_is_that_of_all_images(full):
     world = wide(full=full)
     got = aggregate(world, block=17)
     args = (world.vae, world.params, jax.random.key(0), world.batch)
-    q, z, _, _ = evaluation.per_example(evaluation._posterior_and_sample, *args)
+    q, z, _, _ = evaluation.per_example(latents._posterior_and_sample, *args)
     q, z = jax.tree.map(lambda a: np.asarray(a, np.float64), (q, z))
     scales = q.scale_tril if full else [np.diag(np.exp(s)) for s in q.log_scale]
     covariances = [s @ s.T for s in scales]

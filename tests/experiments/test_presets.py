@@ -15,7 +15,7 @@ from experiments.runner.report import header
 from tests.data_helpers import digits_like
 from vae_jax.models.vae import count_parameters
 from vae_jax.objectives.bounds import elbo
-from vae_jax.objectives.terms import Weights
+from vae_jax.objectives.terms import KLWeights
 from vae_jax.settings import UserError
 from vae_jax.training.fit import make_step
 from vae_jax.training.state import TrainConfig, init_state, is_weight, make_optimiser
@@ -95,7 +95,7 @@ def test_every_condition_trains(condition, prior):
     params = job.vae.init(jax.random.key(1))
 
     def loss(params, c):
-        return job.objective(job.vae, params, jax.random.key(2), Batch(batch.x, c), Weights())[0]
+        return job.objective(job.vae, params, jax.random.key(2), Batch(batch.x, c), KLWeights())[0]
 
     gradient, by_c = jax.grad(loss, (0, 1))(params, batch.condition)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient)) and np.any(by_c)
@@ -152,7 +152,7 @@ def test_only_kernels_are_weights():
 def test_the_regressor_has_no_rate():
     job = assemble(parse(["--model=regressor", "--widths=8"]), digits_like((6, 5, 1)))
     optimiser = optax.sgd(0.1)
-    step = make_step(job.vae, elbo, optimiser, lambda step: Weights())
+    step = make_step(job.vae, elbo, optimiser, lambda step: KLWeights())
     state = init_state(job.vae, optimiser, jax.random.key(0))
     rows = jax.tree.map(lambda a: jnp.asarray(a[:16]), job.rows)
     _, metrics = step(state, jax.random.key(0), job.prepare(jax.random.key(1), rows))

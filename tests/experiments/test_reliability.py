@@ -22,7 +22,7 @@ from experiments import cli
 from experiments import run as job
 from experiments.cli.config import parse
 from experiments.figures import catalogue
-from experiments.runner import perform
+from experiments.runner import run as performing
 from vae_jax.runs import checkpoints
 from vae_jax.settings import UserError
 
@@ -68,7 +68,7 @@ def unfinished(tmp_path_factory):
     """The same run, cut after its last checkpoint; the best weights are the newest."""
     directory = tmp_path_factory.mktemp("cut") / "run"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(perform, "finish", killed)
+        patch.setattr(performing, "finish", killed)
         run(directory)
     return directory
 

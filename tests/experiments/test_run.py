@@ -21,6 +21,7 @@ import vae_jax
 from experiments import run as job
 from experiments import runner
 from experiments.cli.config import parse
+from experiments.runner.run_directory import locked
 from vae_jax import data
 from vae_jax.data import download
 from vae_jax.runs import checkpoints
@@ -330,7 +331,7 @@ def test_a_directory_that_holds_something_is_left_alone(finished, tmp_path):
 def test_two_runs_on_one_directory(tmp_path):
 
     with (
-        run_directory.locked(tmp_path / "r"),
+        locked(tmp_path / "r"),
         pytest.raises(UserError, match="in use by another run"),
     ):
         run(tmp_path / "r")

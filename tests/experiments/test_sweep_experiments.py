@@ -14,11 +14,11 @@ import pytest
 from ended import result, timeless
 
 import vae_jax
-from experiments import kl_weight, latent_dim
+from experiments import kl_weight, latent_dim, runner
 from experiments import run as single
 from experiments.cli.config import parse
 from experiments.figures import catalogue
-from experiments.runner import perform
+from experiments.runner.run_directory import locked
 from experiments.sweep import results
 from vae_jax.runs import checkpoints
 from vae_jax.settings import UserError
@@ -227,7 +227,7 @@ def test_groups(tmp_path, capsys, monkeypatch):
             return iter([])
 
         monkeypatch.setattr(sweeps, fit, spy)
-    monkeypatch.setattr(perform, "evaluate", lambda *_: ({"elbo": 0, "nll": 0}, []))
+    monkeypatch.setattr(runner, "evaluate", lambda *_: ({"elbo": 0, "nll": 0}, []))
     monkeypatch.setattr(results, "write", lambda *_: 0)
     all_at_once = ["--vectorize=on", "--latent_dims=1,2,40"]
     assert run(tmp_path / "a", *all_at_once) == 0
@@ -293,7 +293,7 @@ def test_directories_that_hold_something_else(finished, tmp_path):
 def test_a_member_in_use(tmp_path):
 
     with (
-        run_directory.locked(tmp_path / "z3"),
+        locked(tmp_path / "z3"),
         pytest.raises(UserError, match="z3 is in use by another"),
     ):
         run(tmp_path, "--latent_dims=1,3")

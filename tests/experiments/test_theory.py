@@ -550,7 +550,7 @@ def bernoulli_vae(n=100):
 def test_losses_are_sums_over_units_and_means_over_the_batch():
     vae, params, batch, objective = bernoulli_vae()
     key = jax.random.key(2)
-    loss, metrics = objective(params, key, batch, objectives.Weights())
+    loss, metrics = objective(params, key, batch, objectives.KLWeights())
     rates, distortions = [], []
     encode, decode = jax.jit(vae.posterior), jax.jit(vae.likelihood)
     for x, k in zip(np.asarray(batch.x), jax.random.split(key, 100), strict=True):
@@ -568,7 +568,7 @@ def test_means_over_units_change_the_kl_weight():
     """Pixel means beside latent means are β = pixels/latents: 26 for 784 pixels and 30 latents."""
     _, params, batch, objective = bernoulli_vae()
     key = jax.random.key(2)
-    loss, metrics = objective(params, key, batch, objectives.Weights(beta=12 / 3))
+    loss, metrics = objective(params, key, batch, objectives.KLWeights(beta=12 / 3))
     close(12 * (metrics["distortion"] / 12 + metrics["rate"] / 3), loss)
     assert abs(loss - (metrics["distortion"] + metrics["rate"])) > 1
 
@@ -576,7 +576,7 @@ def test_means_over_units_change_the_kl_weight():
 def test_the_loss_weight_of_one_in_a_hundred_is_the_mean():
     vae, params, batch, objective = bernoulli_vae()
     key = jax.random.key(2)
-    loss, _ = objective(params, key, batch, objectives.Weights())
+    loss, _ = objective(params, key, batch, objectives.KLWeights())
     keys = jax.random.split(key, 100)
     term = jax.jit(lambda key, x, c: sum(models.rate_distortion(vae, params, key, x, c)))
     total = sum(float(term(*example)) for example in zip(keys, *batch, strict=True))
@@ -629,7 +629,7 @@ def test_second_moment_diverges_when_q_is_too_narrow():
 
 @pytest.mark.parametrize("family", ["prior", "mean_field"])
 def test_estimates_of_p_of_x(family):
-    """Weights average to p(X), with the variance that the closed form gives."""
+    """KLWeights average to p(X), with the variance that the closed form gives."""
     world = worlds.informative_world(jax.random.key(0), 2)
     x = world.marginal.sample(jax.random.key(1))
     q = {"prior": standard(2), "mean_field": world.mean_field(x)}[family]

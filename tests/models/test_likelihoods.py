@@ -8,7 +8,6 @@ import pytest
 from vae_jax.distributions.continuous import Laplace, Normal, StudentT
 from vae_jax.models import domains, likelihoods
 from vae_jax.models.build import ModelConfig, build
-from vae_jax.models.domains import DISCRETE
 from vae_jax.models.likelihoods import FLOOR, LIKELIHOODS
 from vae_jax.models.vae import count_parameters
 from vae_jax.settings import UserError
@@ -173,7 +172,7 @@ def test_settings_reach_the_likelihood():
         return decode(KEY)
 
     assert p(likelihood="logistic_mixture", mixture_components=3).location.shape == (4, 4, 1, 3)
-    assert p(likelihood="discretized_logistic", mixture_components=3).location.shape == (4, 4, 1, 1)
+    assert p(likelihood="discretized_logistic").location.shape == (4, 4, 1, 1)
     fixed = p(likelihood="laplace", likelihood_scale="0.25")
     np.testing.assert_allclose(np.exp(fixed.log_scale), 0.25, rtol=1e-6)
     assert np.exp(p(likelihood="gaussian", scale_floor=0.1).log_scale).min() > 0.3
@@ -242,4 +241,3 @@ def test_what_is_a_probability():
     assert not domains.is_probability("bernoulli", GREY)  # a cross-entropy
     assert domains.is_probability("categorical", GREY)
     assert not domains.is_probability("gaussian", BINARY)
-    assert set(DISCRETE) <= set(LIKELIHOODS)

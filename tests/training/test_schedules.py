@@ -47,8 +47,8 @@ def test_capacity_rises_to_its_end():
 
 @pytest.mark.parametrize("name", KL_SCHEDULES)
 def test_weights_are_functions_of_a_traced_step(name):
-    warmup = 0 if name == "constant" else 7
-    weights = kl_weights(ObjectiveConfig(beta=3.0, kl_schedule=name, kl_warmup=warmup))
+    warmup = {} if name == "constant" else {"kl_warmup": 7}
+    weights = kl_weights(ObjectiveConfig(beta=3.0, kl_schedule=name, **warmup))
     steps = np.arange(80)
     got = jax.jit(jax.vmap(lambda step: weights(step).beta + 0.0 * step))(steps)
     np.testing.assert_allclose(got, [float(weights(int(s)).beta) for s in steps], atol=1e-5)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from vae_jax import memory, models, objectives, training
+from vae_jax import models, objectives, training
 from vae_jax.data import conditions
 from vae_jax.data.batches import Rows, preparer
 from vae_jax.models.build import ModelConfig
@@ -161,7 +161,7 @@ def test_masked_units_do_nothing_at_all():
 
     def loss(params):
         batch = p.prepare(key, jax.tree.map(jnp.asarray, images(32)))
-        return p.objective(vae, params, key, batch, objectives.Weights())[0]
+        return p.objective(vae, params, key, batch, objectives.KLWeights())[0]
 
     gradient = jax.jit(jax.grad(loss))(params)
     kept = masking.unpad(gradient, small.params, (2, 5))
@@ -187,7 +187,7 @@ def test_padding_at_most_doubles_the_work():
 def test_what_can_be_masked():
     plain = ModelConfig(widths="8")
     assert masking.maskable(plain, ObjectiveConfig(capacity=2.0))
-    for changed in ({"posterior": "full"}, {"network": "conv"}, {"network": "doersch"}):
+    for changed in ({"posterior": "full"}, {"network": "conv"}, {"model": "doersch"}):
         shape = ModelConfig(**{"widths": "auto", **changed})
         assert not masking.maskable(shape, ObjectiveConfig())
     for settings in ({"objective": "info"}, {"objective": "dip_i"}, {"free_bits": 0.1}):
@@ -265,8 +265,8 @@ def test_memory_decides_how_many(monkeypatch):
     state = p.start(MEMBERS[0], 160)
     assert each > sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     size = sum(a.nbytes for a in data)
-    monkeypatch.setattr(memory, "memory", lambda: (10.5 * each + size) / sweeps.MEMORY)
+    monkeypatch.setattr(sweeps, "memory", lambda: (10.5 * each + size) / sweeps.MEMORY)
     assert sweeps.how_many(p, 3, data, 1) == 10
     assert sweeps.how_many(p, 3, data, 4) == 40
-    monkeypatch.setattr(memory, "memory", lambda: 0.0)
+    monkeypatch.setattr(sweeps, "memory", lambda: 0.0)
     assert sweeps.how_many(p, 3, data, 2) == 2  # at least one on each

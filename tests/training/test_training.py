@@ -12,7 +12,7 @@ from vae_jax.data.conditions import none
 from vae_jax.data.split import Split
 from vae_jax.models.vae import VAE
 from vae_jax.objectives import bounds
-from vae_jax.objectives.terms import Weights
+from vae_jax.objectives.terms import KLWeights
 from vae_jax.settings import UserError
 from vae_jax.training.schedules import LEARNING_RATES
 from vae_jax.training.state import TrainConfig
@@ -23,7 +23,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16)).astype(np.uint8)  #
 DIM = 3
 
 # A linear model without a VAE around it: the loss is ½‖w − mean of the batch‖².
-LINEAR = VAE(lambda key: {"w": jnp.ones(DIM)}, *[lambda *_: None] * 3)
+LINEAR = VAE(lambda key: {"w": jnp.ones(DIM)}, *[lambda *_: None] * 4)
 ROWS = np.random.default_rng(1).normal(size=(10, DIM)).astype(np.float32)
 
 
@@ -37,7 +37,7 @@ def as_they_are(key, rows):
 
 
 def fit(config, objective=quadratic, vae=LINEAR, data=ROWS, **options):
-    options = {"prepare": as_they_are, "weights": lambda step: Weights(), **options}
+    options = {"prepare": as_they_are, "weights": lambda step: KLWeights(), **options}
     return list(training.fit(vae, objective, data, config, **options))
 
 
@@ -133,7 +133,7 @@ def test_the_objective_sees_the_weights_of_its_step():
         return jnp.sum(params["w"] ** 2), {"beta": weights.beta}
 
     config = TrainConfig(batch_size=3, steps=6)
-    seen = fit(config, objective, weights=lambda step: Weights(beta=10.0 * step), chunk=1)
+    seen = fit(config, objective, weights=lambda step: KLWeights(beta=10.0 * step), chunk=1)
     assert [p.metrics["beta"] for p in seen] == [0, 10, 20, 30, 40, 50]
 
 
@@ -184,12 +184,12 @@ def test_stopping_in_mid_epoch_leaves_no_trace():
 
 def test_convolutions_are_the_same_bits_wherever_a_run_is_stopped():
     vae = models.build(models.ModelConfig(network="conv", widths="2"), (4, 4, 1))
-    step = training.make_step(vae, bounds.elbo, optax.adam(0.1), lambda step: Weights())
+    step = training.make_step(vae, bounds.elbo, optax.adam(0.1), lambda step: KLWeights())
     run = training.make_run(step, preparer("dynamic", none((4, 4, 1))))
     order = jnp.arange(24).reshape(6, 4)
     ends = []
     for counts in ([6], [2, 3, 1]):
-        state, first = training.init_state(vae, optax.adam(0.1), KEY), 0
+        state, first = training.init_state(vae, bounds.elbo, optax.adam(0.1), KEY), 0
         for count in counts:
             state, _ = run(state, KEY, rows(Split(IMAGES)), order, first, count)
             first += count
@@ -252,7 +252,7 @@ def test_a_loss_that_is_not_finite_stops_training_at_its_step(value):
         return jnp.where(weights.beta == 4, value, loss), metrics
 
     config = TrainConfig(batch_size=1, epochs=2)
-    steps = fit(config, objective, weights=lambda step: Weights(beta=step))
+    steps = fit(config, objective, weights=lambda step: KLWeights(beta=step))
     assert len(steps) == 1
     assert not steps[0].finite
     assert (steps[0].step, steps[0].chunk) == (5, 5)  # step 4, counted from 0, was the fifth
@@ -280,9 +280,9 @@ def test_any_number_of_steps_runs_without_compiling_anew():
         traces.append(1)
         return quadratic(*arguments)
 
-    step = training.make_step(LINEAR, objective, optax.adam(0.1), lambda step: Weights())
+    step = training.make_step(LINEAR, objective, optax.adam(0.1), lambda step: KLWeights())
     run = training.make_run(step, as_they_are)
-    state = training.init_state(LINEAR, optax.adam(0.1), KEY)
+    state = training.init_state(LINEAR, objective, optax.adam(0.1), KEY)
     order = jnp.arange(8).reshape(8, 1)
     state, _ = run(state, KEY, jnp.asarray(ROWS), order, 0, 1)
     before = len(traces)
@@ -309,7 +309,7 @@ def test_the_state_holds_arrays_only():
     """So that it can be saved, and vmapped over seeds."""
     config = TrainConfig(batch_size=4, ema=0.9)
     vae = models.build(models.ModelConfig(widths="4"), (4, 4, 1))
-    state = training.initial_state(vae, config, 24)
+    state = training.initial_state(vae, bounds.elbo, config, 24)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
     assert not any(
         jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)

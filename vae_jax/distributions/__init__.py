@@ -1,7 +1,7 @@
 """Densities of one example as pytrees, and the KL divergence between them."""
 
-from vae_jax.distributions.base import Distribution, distribution, event
-from vae_jax.distributions.composed import Mixture
+from vae_jax.distributions.base import Distribution, distribution, event, static
+from vae_jax.distributions.composed import Chain, Mixture
 from vae_jax.distributions.continuous import Laplace, MultivariateNormal, Normal, StudentT
 from vae_jax.distributions.divergence import KL, discrete_kl, kl, kl_per_unit, transformed_log_prob
 from vae_jax.distributions.pixels import (
@@ -17,6 +17,7 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Categorical",
+    "Chain",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Distribution",
@@ -30,5 +31,6 @@ __all__ = [
     "event",
     "kl",
     "kl_per_unit",
+    "static",
     "transformed_log_prob",
 ]

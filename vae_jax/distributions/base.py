@@ -36,22 +36,30 @@ class Distribution(Protocol):
 T = TypeVar("T")
 
 
+def static(default: Any = dataclasses.MISSING) -> Any:
+    """A field that is no leaf but part of the structure: a function or a number, hashable."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
 @dataclass_transform(frozen_default=True)
 def distribution(cls: type[T]) -> type[T]:
-    """Makes a class a frozen dataclass whose fields are the leaves of a pytree.
+    """Makes a class a frozen dataclass whose fields, but the `static`, are the leaves of a pytree.
 
     Unflattening goes past `__init__`: JAX puts placeholders that are not arrays into pytrees.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
-    names = tuple(field.name for field in dataclasses.fields(cls))  # pyright: ignore[reportArgumentType]
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    names = tuple(field.name for field in fields if not field.metadata.get("static"))
+    fixed = tuple(field.name for field in fields if field.metadata.get("static"))
 
-    def flatten(self: Any) -> tuple[tuple[Any, ...], None]:
-        return tuple((GetAttrKey(name), getattr(self, name)) for name in names), None
+    def flatten(self: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        leaves = tuple((GetAttrKey(name), getattr(self, name)) for name in names)
+        return leaves, tuple(getattr(self, name) for name in fixed)
 
-    def unflatten(_: None, leaves: Any) -> Any:
+    def unflatten(static: tuple[Any, ...], leaves: Any) -> Any:
         self = object.__new__(cls)
-        for name, leaf in zip(names, leaves, strict=True):
-            object.__setattr__(self, name, leaf)
+        for name, value in zip((*names, *fixed), (*leaves, *static), strict=True):
+            object.__setattr__(self, name, value)
         return self
 
     register_pytree_with_keys(cls, flatten, unflatten)

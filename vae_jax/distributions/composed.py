@@ -1,12 +1,13 @@
 """Distributions made of others."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from vae_jax.distributions.base import Distribution, distribution
+from vae_jax.distributions.base import Distribution, distribution, static
 from vae_jax.types import Array, Key, Scalar
 
 
@@ -36,3 +37,30 @@ class Mixture(Distribution):
         """log Σ_k w_k p_k(x): each p_k is a joint density, summed over x before the logsumexp."""
         log_p = jax.vmap(lambda component: component.log_prob(x))(self.components)
         return jax.nn.logsumexp(jax.nn.log_softmax(self.log_weights) + log_p)
+
+
+@distribution
+class Chain(Distribution):
+    """p(a) p(b|a), of two values: (a, b), or (b, a) where it runs `upwards`.
+
+    then: (params, a) -> p(b|a), the same function whenever such a distribution is made; its
+    parameters and `first` are the leaves.
+    """
+
+    first: Any
+    params: Any
+    then: Callable[[Any, Any], Any] = static()
+    upwards: bool = static(False)
+
+    def sample(self, key: Key) -> tuple[Any, Any]:
+        return self.sample_and_log_prob(key)[0]
+
+    def log_prob(self, x: tuple[Any, Any]) -> Scalar:
+        a, b = x[::-1] if self.upwards else x
+        return self.first.log_prob(a) + self.then(self.params, a).log_prob(b)
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Any, Scalar]:
+        of_a, of_b = jax.random.split(key)
+        a, log_a = self.first.sample_and_log_prob(of_a)
+        b, log_b = self.then(self.params, a).sample_and_log_prob(of_b)
+        return ((b, a) if self.upwards else (a, b)), log_a + log_b

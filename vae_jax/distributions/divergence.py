@@ -18,14 +18,14 @@ from vae_jax.types import Array, Key, Scalar
 
 
 def kl(q: Any, p: Any, key: Key) -> Scalar:
-    """KL(q‖p) in nats: closed form where there is one, else one sample.
+    """KL(q‖p) in nats: as KL has it for the pair of types, else from one sample.
 
     The sample is the z that `q.sample(key)` draws, so that a bound which uses the same key sees
     the same z; the estimate log q(z) − log p(z) is unbiased but may be negative.
     """
-    closed_form = KL.get((type(q), type(p)))
-    if closed_form:
-        return closed_form(q, p)
+    known = KL.get((type(q), type(p)))
+    if known:
+        return known(q, p, key)
     z, log_q = q.sample_and_log_prob(key)
     return log_q - p.log_prob(z)
 
@@ -45,7 +45,7 @@ def kl_per_unit(q: Any, p: Any) -> Float[Array, "*event"]:
     return 0.5 * (jnp.exp(2 * log_ratio) + distance - 1) - log_ratio
 
 
-def _kl_normal(q: Normal, p: Normal) -> Scalar:
+def _kl_normal(q: Normal, p: Normal, key: Key) -> Scalar:
     return jnp.sum(kl_per_unit(q, p))
 
 
@@ -56,7 +56,7 @@ def _full(p: Any) -> MultivariateNormal:
     return p
 
 
-def _kl_multivariate_normal(q: Any, p: Any) -> Scalar:
+def _kl_multivariate_normal(q: Any, p: Any, key: Key) -> Scalar:
     """½ [log(det Σ_p/det Σ_q) − d + tr(Σ_p⁻¹ Σ_q) + (μ_p−μ_q)ᵀ Σ_p⁻¹ (μ_p−μ_q)]."""
     q, p = _full(q), _full(p)
     ratio = solve_triangular(p.scale_tril, q.scale_tril, lower=True)
@@ -66,6 +66,8 @@ def _kl_multivariate_normal(q: Any, p: Any) -> Scalar:
     return log_dets[0] - log_dets[1] + 0.5 * (trace - d + distance @ distance)
 
 
+# (type of q, type of p) -> function of (q, p, key) -> nats: a closed form, or an estimate that is
+# better than one sample
 KL = {
     (Normal, Normal): _kl_normal,
     (MultivariateNormal, Normal): _kl_multivariate_normal,

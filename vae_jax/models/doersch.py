@@ -11,20 +11,28 @@ start at 0 and weights as Caffe's Gaussian filler: N(0, 0.1²), in hidden and ou
 kept with probability 15 / outputs ("sparse: 15").
 """
 
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vae_jax.distributions.continuous import Normal
 from vae_jax.distributions.pixels import Bernoulli
+from vae_jax.models.posteriors import empty
 from vae_jax.models.priors import standard
-from vae_jax.models.vae import VAE
-from vae_jax.types import Key, Net, Params
+from vae_jax.models.scales import Bounded, unbounded
+from vae_jax.models.standard import OneLayer
+from vae_jax.models.vae import VAE, compose
+from vae_jax.networks import mlp
+from vae_jax.settings import build, chosen
+from vae_jax.types import Array, Key, Net, Params, Shapes
 
 STD, SPARSE = 0.1, 15
+WIDTHS = (1000, 500, 250)  # of a prior's own net
 
 
 def dense_init(key: Key, inputs: int, outputs: int, sparse: bool = True) -> Params:
@@ -80,12 +88,17 @@ def context(p: Params, c: Array) -> tuple[Any, Any]:
 
 
 def doersch(
-    x_shape: tuple[int, ...], c_shape: tuple[int, ...], latent_dim: int, prior: Net | None = None
+    x_shape: tuple[int, ...],
+    c_shape: tuple[int, ...],
+    latent_dim: int,
+    prior: Net | None = None,
+    bound: Callable[[Array], Array] = unbounded,
 ) -> VAE:
     """The VAE, CVAE or regressor for images of x_shape, given c_shape. 784, 0, 30: 2,844,844
     parameters; 756, 28, 30: 3,506,316; 756, 28, 0: 2,100,756. prior: N(0, I) where none is given.
+    bound: of logsd; unbounded as published.
     """
-    prior = standard(latent_dim) if prior is None else prior
+    prior = standard((latent_dim,)) if prior is None else prior
     plan = layers(math.prod(x_shape), math.prod(c_shape), latent_dim)
 
     def init(key: Key) -> Params:
@@ -96,23 +109,44 @@ def doersch(
         }
         return params | {"prior": prior.init(next(keys))}
 
-    def posterior(params: Params, x: Array, c: Array) -> Normal:
+    def encode(params: Params, x: Array, c: Array) -> Normal:
         if not latent_dim:
-            return Normal(jnp.zeros(0), jnp.zeros(0))
-        p = params["posterior"]
-        hidden = jax.nn.relu(dense(p["1"], jnp.ravel(x)))
-        hidden = jax.nn.relu(dense(p["2"], hidden) + context(params["condition"], c)[0])
-        hidden = dense(p["3"], hidden)
-        return Normal(dense(p["mu"], jax.nn.relu(hidden)), dense(p["logsd"], hidden))
+            return empty().apply({}, x, c)
+        mean, log_scale = encoder(params, x, c)
+        return Normal(mean, bound(log_scale))
 
-    def likelihood(params: Params, z: Array, c: Array) -> Bernoulli:
-        p = params["likelihood"]
-        first = dense(p["1"], z) if latent_dim else 0.0
-        hidden = jax.nn.relu(first + context(params["condition"], c)[1])
-        hidden = jax.nn.relu(dense(p["3"], jax.nn.relu(dense(p["2"], hidden))))
-        return Bernoulli(dense(p["4"], hidden).reshape(x_shape))
+    def decode(params: Params, z: Array, c: Array) -> Bernoulli:
+        return Bernoulli(decoder(params, z, c).reshape(x_shape))
 
     def latents(params: Params, c: Array) -> Any:
-        return prior.apply(params["prior"], lambda x: posterior(params, x, c), c)
+        return prior.apply(params["prior"], lambda x: encode(params, x, c), c)
 
-    return VAE(init, posterior, likelihood, latents)
+    return compose(init, encode, decode, latents)
+
+
+def encoder(params: Params, x: Array, c: Array) -> tuple[Array, Array]:
+    """mu and logsd: the one reads the last layer after its ReLU, the other before it."""
+    p = params["posterior"]
+    hidden = jax.nn.relu(dense(p["1"], jnp.ravel(x)))
+    hidden = jax.nn.relu(dense(p["2"], hidden) + context(params["condition"], c)[0])
+    hidden = dense(p["3"], hidden)
+    return dense(p["mu"], jax.nn.relu(hidden)), dense(p["logsd"], hidden)
+
+
+def decoder(params: Params, z: Array, c: Array) -> Float[Array, " pixels"]:
+    """Logits of all pixels."""
+    p = params["likelihood"]
+    first = dense(p["1"], z) if "1" in p else 0.0
+    hidden = jax.nn.relu(first + context(params["condition"], c)[1])
+    hidden = jax.nn.relu(dense(p["3"], jax.nn.relu(dense(p["2"], hidden))))
+    return dense(p["4"], hidden)
+
+
+@dataclasses.dataclass(frozen=True)
+class Doersch(Bounded, OneLayer):
+    """As published, but for the bound, and for the prior where it is another."""
+
+    def build(self, shapes: Shapes) -> VAE:
+        shapes = shapes._replace(z=(self.latent_dim,))
+        prior = build(chosen(self, "prior"), shapes, mlp(WIDTHS))
+        return doersch(shapes.x, shapes.c, self.latent_dim, prior, self.bound)

@@ -1,33 +1,39 @@
 """Which data a likelihood is for: probabilities or densities, grey levels, bits or real numbers."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Num
 
 from vae_jax.distributions.pixels import LEVELS
-from vae_jax.settings import UserError
+from vae_jax.models.likelihoods import LIKELIHOODS
+from vae_jax.settings import UserError, resolved
 
-# The likelihoods that are probabilities, and over how many values of a pixel.
-DISCRETE = {
-    "bernoulli": 2,
-    "discretized_logistic": LEVELS,
-    "logistic_mixture": LEVELS,
-    "categorical": LEVELS,
-}
 
-# Those that are densities on the whole line; the others are of pixels, in [0, 1].
-REAL = ("gaussian", "laplace", "student_t")
+def _levels(name: str) -> int | None:
+    """Over how many values of a pixel a likelihood is a probability; None of a density."""
+    return getattr(_entry(name), "levels", None)
+
+
+def _is_real(name: str) -> bool:
+    return getattr(_entry(name), "real", False)
+
+
+def _entry(name: str) -> Any:
+    return resolved(LIKELIHOODS.get(name, name))
 
 
 def check(name: str, x: Num[np.ndarray, "n *shape"]) -> None:
     """UserError where examples x are real numbers and the likelihood is of pixels."""
-    if x.dtype != np.uint8 and name not in REAL:
-        known = ", ".join(REAL)
+    if x.dtype != np.uint8 and not _is_real(name):
+        known = ", ".join(known for known in LIKELIHOODS if _is_real(known))
         raise UserError(f"likelihood must be one of {known} for points; got {name!r}")
 
 
 def is_probability(name: str, x: Num[np.ndarray, "n *shape"]) -> bool:
     """Whether exp(log p(x)) of these images is a probability: bits per dimension mean something."""
-    return name in DISCRETE and (DISCRETE[name] == LEVELS or _is_binary(x))
+    levels = _levels(name)
+    return levels is not None and (levels == LEVELS or _is_binary(x))
 
 
 def _is_binary(x: Num[np.ndarray, "n *shape"]) -> bool:
@@ -48,7 +54,7 @@ def misfit(name: str, x: Num[np.ndarray, "n *shape"], binarisation: str) -> str:
         return f"bernoulli pixels on colour images, whose levels {kept}; {remedy}" * (colour & grey)
     if binarisation == "none" and grey:
         return ""
-    if name in DISCRETE:
+    if _levels(name):
         waste = "spends its 256 levels on pixels that are 0 or 1"
     else:
         waste = "is a density over grey values, but every pixel will be 0 or 1"

@@ -1,175 +1,31 @@
 """p(x|z,c): what the decoder's outputs mean as a distribution over images.
 
-A likelihood is a `Net` with `apply(params, z, condition)`, made of a net for the numbers it needs:
-an image with the data's height and width and, for each family, so many channels. The families
-over [0, 1] or the whole line are densities, and their log p(x) may exceed 0; those in DISCRETE are
-probabilities.
-
-Scales, in units where white is 1, are net outputs or parameters kept above `floor`: a density with
-no lower bound on its scale grows without limit wherever a pixel can be predicted exactly, such as
-the black border of digits. log s = log floor + softplus(raw − log floor) is raw itself well above
-the floor and never loses its gradient (the lower bound in the code of Rybkin, Daniilidis & Levine,
-ICML 2021). Raw 0 stands for 1/√12 ≈ 0.29, the standard deviation of uniform pixels.
+An entry of LIKELIHOODS takes (shapes, architecture) and makes a `Net` with `apply(params, z, c)`;
+the families themselves are in `families`. Those over [0, 1] or the whole line are densities, and
+their log p(x) may exceed 0; those with `levels` are probabilities.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-
-from vae_jax.distributions.continuous import Laplace, Normal, StudentT
-from vae_jax.distributions.pixels import (
-    LEVELS,
-    Bernoulli,
-    Beta,
-    Categorical,
-    ContinuousBernoulli,
-    DiscretizedLogistic,
+from vae_jax.distributions.pixels import LEVELS
+from vae_jax.models.families import (
+    FLOOR,
+    bernoulli,
+    beta,
+    categorical,
+    continuous_bernoulli,
+    gaussian,
+    laplace,
+    logistic_mixture,
+    logits_at,
+    student_t,
 )
-from vae_jax.types import Array, Key, Net, Params, Shape
-
-FLOOR = 0.004  # about one grey level, 1/255
-START = -math.log(12) / 2
-
-
-def bernoulli(net: Net) -> Net:
-    """Independent Bernoulli pixels; the net's output, of the image's shape, is their logits."""
-    return _of(net, Bernoulli)
-
-
-def continuous_bernoulli(net: Net) -> Net:
-    """Independent continuous Bernoulli pixels; the net's output, of the image's shape, is λ."""
-    return _of(net, ContinuousBernoulli)
-
-
-def gaussian(net: Net, scale: float | str = "learned", floor: float = FLOOR) -> Net:
-    """Independent Gaussian pixels; the net's output is their means.
-
-    scale: the standard deviation, a number; "learned", one for all pixels and images, a parameter
-    of its own; or "per_pixel", and the net's output has twice the image's channels, the second
-    half for the raw log scales. Where the learned one is best it is the root mean squared error
-    over the training set and the posterior, σ*² = E‖x−μ‖²/d: the optimum that σ-VAE computes for
-    each batch instead (Rybkin, Daniilidis & Levine 2021). For one σ per image see `student_t`.
-    """
-    located = _located(net, scale, floor)
-    return Net(located.init, lambda params, *inputs: Normal(*located.apply(params, *inputs)))
-
-
-def laplace(net: Net, scale: float | str = "learned", floor: float = FLOOR) -> Net:
-    """Independent Laplace pixels, mean absolute error's likelihood; arguments as in `gaussian`."""
-    located = _located(net, scale, floor)
-    return Net(located.init, lambda params, *inputs: Laplace(*located.apply(params, *inputs)))
-
-
-def student_t(net: Net, floor: float = FLOOR, dof: float = 4.0) -> Net:
-    """Gaussian pixels whose σ differs from image to image and is integrated out; the net's output
-    is their means, the typical scale a learned parameter.
-
-    The gradient with respect to the means is that of a Gaussian with
-
-        σ̂² = (ν s² + ‖x−μ‖²) / (ν + d),
-
-    σ²'s posterior mode, up to ν and s the image's mean squared error: the per-image optimal σ-VAE.
-    Inserting that optimum itself, max_σ N(x|μ,σ²I), is no density (its integral over x diverges),
-    so that its "log-likelihood" bounds nothing; this is one. (Student-t VAEs: Takahashi, Iwata,
-    Yamanaka, Yamada & Yagi, IJCAI 2018.)
-    """
-    located = _located(net, "learned", floor)
-
-    def apply(params: Params, z: Array, condition: Array) -> StudentT:
-        mean, log_scale = located.apply(params, z, condition)
-        return StudentT(mean, log_scale.ravel()[0], jnp.asarray(dof, mean.dtype))
-
-    return Net(located.init, apply)
-
-
-def beta(net: Net, floor: float = FLOOR) -> Net:
-    """Independent Beta pixels; the net's output has twice the image's channels, log α and log β.
-
-    Both are kept, softly, between log 0.01 and log (1/(8 floor²)), at which α = β have a standard
-    deviation of about `floor`.
-    """
-    low, high = math.log(0.01), -math.log(8 * floor**2)
-
-    def bounded(raw: Array) -> Array:
-        return high - jax.nn.softplus(high - _above(raw, low))
-
-    def apply(params: Params, z: Array, condition: Array) -> Beta:
-        return Beta(*map(bounded, jnp.split(net.apply(params, z, condition), 2, axis=-1)))
-
-    return Net(net.init, apply)
-
-
-def logistic_mixture(net: Net, num_components: int = 1, floor: float = FLOOR) -> Net:
-    """The 256 levels under mixtures of k discretised logistics (Salimans et al. 2017).
-
-    The net's output has k − 1 + 2ck channels for an image with c: log weights of all components
-    but the first, then locations and raw log scales. Raw locations of 0 are spread evenly over
-    [0, 1], so that the components start apart.
-    """
-    k = num_components
-    spread = (jnp.arange(k) + 0.5) / k
-
-    def apply(params: Params, z: Array, condition: Array) -> DiscretizedLogistic:
-        raw = net.apply(params, z, condition)
-        log_weights = jnp.pad(raw[..., : k - 1], [(0, 0)] * (raw.ndim - 1) + [(1, 0)])
-        location, raw_scale = jnp.split(raw[..., k - 1 :], 2, axis=-1)
-        location, raw_scale = (a.reshape(*a.shape[:-1], -1, k) for a in (location, raw_scale))
-        location += jnp.broadcast_to(spread, location.shape)
-        return DiscretizedLogistic(location, _log_scale(raw_scale, floor), log_weights)
-
-    return Net(net.init, apply)
-
-
-def categorical(net: Net) -> Net:
-    """Independent softmaxes over the 256 levels; 256 of the net's channels for each of the image's.
-
-    Nothing tells it that neighbouring levels are alike. The net's last layer is large.
-    """
-
-    def apply(params: Params, z: Array, condition: Array) -> Categorical:
-        raw = net.apply(params, z, condition)
-        return Categorical(raw.reshape(*raw.shape[:-1], -1, LEVELS))
-
-    return Net(net.init, apply)
-
-
-def _of(net: Net, family: Callable[[Array], object]) -> Net:
-    """A family with one parameter, the net's output."""
-    return Net(net.init, lambda params, *inputs: family(net.apply(params, *inputs)))
-
-
-def _above(raw: Array, low: float) -> Array:
-    """Raw itself well above `low`, and never below it."""
-    return low + jax.nn.softplus(raw - low)
-
-
-def _log_scale(raw: Array, floor: float) -> Array:
-    return _above(raw + START, math.log(floor))
-
-
-def _located(net: Net, scale: float | str, floor: float) -> Net:
-    """A net that returns (location, log scale), both of the image's shape."""
-
-    def fixed(params: Params, z: Array, condition: Array) -> tuple[Array, Array]:
-        location = net.apply(params, z, condition)
-        return location, jnp.full_like(location, math.log(float(scale)))
-
-    def learned(params: Params, z: Array, condition: Array) -> tuple[Array, Array]:
-        location = net.apply(params["net"], z, condition)
-        log_scale = _log_scale(params["log_scale"], floor)
-        return location, jnp.broadcast_to(log_scale, location.shape)
-
-    def per_pixel(params: Params, z: Array, condition: Array) -> tuple[Array, Array]:
-        location, raw = jnp.split(net.apply(params, z, condition), 2, axis=-1)
-        return location, _log_scale(raw, floor)
-
-    def with_scale(key: Key) -> Params:
-        return {"net": net.init(key), "log_scale": jnp.zeros(())}
-
-    named = {"learned": Net(with_scale, learned), "per_pixel": Net(net.init, per_pixel)}
-    return named[scale] if isinstance(scale, str) else Net(net.init, fixed)
+from vae_jax.networks import Architecture
+from vae_jax.settings import UserError, setting, validate
+from vae_jax.types import Net, Shape, Shapes
 
 
 def parse_scale(text: str) -> float | str:
@@ -185,68 +41,170 @@ def parse_scale(text: str) -> float | str:
     return scale
 
 
+# Entries: what the registry names, each with its own settings. `levels`: over how many values of a
+# pixel it is a probability, None of a density; `real`: whether it is one of the whole line.
+
+
 def _channels(x_shape: Shape, number: int) -> Shape:
     return (*x_shape[:-1], number)
 
 
-def _located_shape(scale: float | str, x_shape: Shape) -> Shape:
-    return _channels(x_shape, x_shape[-1] * (2 if scale == "per_pixel" else 1))
+def _decoder(shapes: Shapes, architecture: Architecture, output: Shape, start: Any = None) -> Net:
+    return architecture.decoder([shapes.z, shapes.c], output, image=shapes.x, start=start)
 
 
-def _scaled(family: Callable[..., Net]) -> Callable[..., Net]:
-    """The registry's line of a family with location and scale."""
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """A family of pixels; `levels` and `real` as above."""
 
-    def make(settings, decoder: Callable[[Shape], Net], x_shape: Shape) -> Net:
-        scale = parse_scale(settings.likelihood_scale)
-        return family(decoder(_located_shape(scale, x_shape)), scale, settings.scale_floor)
+    levels: ClassVar[int | None] = None
+    real: ClassVar[bool] = False
 
-    return make
-
-
-def _logistics(settings, k: int, decoder: Callable[[Shape], Net], x_shape: Shape) -> Net:
-    shape = _channels(x_shape, k - 1 + 2 * x_shape[-1] * k)
-    return logistic_mixture(decoder(shape), k, settings.scale_floor)
+    def __post_init__(self) -> None:
+        validate(self)
 
 
-# name -> function of the settings, of a decoder: output shape -> Net, and of the image's shape
+@dataclasses.dataclass(frozen=True)
+class BernoulliPixels(_Entry):
+    """Black and white, or grey levels taken as probabilities."""
+
+    output_bias: str = setting(
+        "zero",
+        "bernoulli: the decoder's initial output bias; data_mean: its output is the mean training "
+        "image",
+        choices=("zero", "data_mean"),
+    )
+    levels = 2
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        start = None
+        if self.output_bias == "data_mean":
+            if shapes.x_mean is None:
+                raise UserError("output_bias data_mean needs the mean training image, x_mean")
+            start = logits_at(shapes.x_mean)
+        return bernoulli(_decoder(shapes, architecture, shapes.x, start))
+
+
+class ContinuousBernoulliPixels(_Entry):
+    """Grey levels in [0, 1] (Loaiza-Ganem & Cunningham 2019)."""
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        return continuous_bernoulli(_decoder(shapes, architecture, shapes.x))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Floored(_Entry):
+    """A family whose scale is learned."""
+
+    scale_floor: float = setting(
+        FLOOR,
+        "smallest scale that any likelihood can learn, where white is 1; about one grey level",
+        above=0,
+        at_most=0.1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Located(_Floored):
+    """A family with location and scale."""
+
+    likelihood_scale: str = setting(
+        "learned",
+        "scale of the pixels, where white is 1: a number; learned, one for all (at its best the "
+        "root mean squared error, as in σ-VAE); per_pixel, by the decoder; gaussian: optimal, for "
+        "each image its own at its best, made a density (student_t)",
+        parse=parse_scale,
+    )
+    real = True
+
+    def _located(self, family: Callable[..., Net], shapes: Shapes, nets: Architecture) -> Net:
+        scale = parse_scale(self.likelihood_scale)
+        output = _channels(shapes.x, shapes.x[-1] * (2 if scale == "per_pixel" else 1))
+        return family(_decoder(shapes, nets, output), scale, self.scale_floor)
+
+
+class GaussianPixels(_Located):
+    """Real numbers with Gaussian errors."""
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        if self.likelihood_scale == "optimal":
+            return student_t(_decoder(shapes, architecture, shapes.x), self.scale_floor)
+        return self._located(gaussian, shapes, architecture)
+
+
+class LaplacePixels(_Located):
+    """Real numbers whose errors are absolute."""
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.likelihood_scale == "optimal":
+            raise UserError("likelihood_scale optimal goes with likelihood gaussian; got laplace")
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        return self._located(laplace, shapes, architecture)
+
+
+class StudentTPixels(_Floored):
+    """Gaussian errors of a scale that differs from image to image."""
+
+    real = True
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        return student_t(_decoder(shapes, architecture, shapes.x), self.scale_floor)
+
+
+class BetaPixels(_Floored):
+    """Grey levels in [0, 1]."""
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        output = _channels(shapes.x, 2 * shapes.x[-1])
+        return beta(_decoder(shapes, architecture, output), self.scale_floor)
+
+
+class DiscretizedLogisticPixels(_Floored):
+    """256 levels, one logistic each."""
+
+    levels = LEVELS
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        return _logistics(shapes, architecture, 1, self.scale_floor)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticMixturePixels(_Floored):
+    """256 levels, a mixture of logistics each (Salimans et al. 2017)."""
+
+    mixture_components: int = setting(5, "logistic_mixture: logistics to a pixel", at_least=1)
+    levels = LEVELS
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        return _logistics(shapes, architecture, self.mixture_components, self.scale_floor)
+
+
+def _logistics(shapes: Shapes, architecture: Architecture, k: int, floor: float) -> Net:
+    output = _channels(shapes.x, k - 1 + 2 * shapes.x[-1] * k)
+    return logistic_mixture(_decoder(shapes, architecture, output), k, floor)
+
+
+class CategoricalPixels(_Entry):
+    """256 levels, a softmax each."""
+
+    levels = LEVELS
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        output = _channels(shapes.x, LEVELS * shapes.x[-1])
+        return categorical(_decoder(shapes, architecture, output))
+
+
+# name -> (shapes, architecture) -> Net with apply(params, z, c)
 LIKELIHOODS = {
-    "bernoulli": lambda settings, decoder, x_shape: bernoulli(decoder(x_shape)),
-    "continuous_bernoulli": lambda settings, decoder, x_shape: continuous_bernoulli(
-        decoder(x_shape)
-    ),
-    "gaussian": lambda settings, decoder, x_shape: (
-        student_t(decoder(x_shape), settings.scale_floor)
-        if settings.likelihood_scale == "optimal"
-        else _scaled(gaussian)(settings, decoder, x_shape)
-    ),
-    "laplace": _scaled(laplace),
-    "student_t": lambda settings, decoder, x_shape: student_t(
-        decoder(x_shape), settings.scale_floor
-    ),
-    "beta": lambda settings, decoder, x_shape: beta(
-        decoder(_channels(x_shape, 2 * x_shape[-1])), settings.scale_floor
-    ),
-    "discretized_logistic": lambda settings, decoder, x_shape: _logistics(
-        settings, 1, decoder, x_shape
-    ),
-    "logistic_mixture": lambda settings, decoder, x_shape: _logistics(
-        settings, settings.mixture_components, decoder, x_shape
-    ),
-    "categorical": lambda settings, decoder, x_shape: categorical(
-        decoder(_channels(x_shape, LEVELS * x_shape[-1]))
-    ),
-}
-
-
-def logits_at(mean: Array) -> Array:
-    """The logits of Bernoulli pixels of these means, clipped to [0.001, 0.999] (Burda et al. 2016,
-    in their code).
-    """
-    mean = jnp.clip(mean, 1e-3, 1 - 1e-3)
-    return jnp.log(mean) - jnp.log1p(-mean)
-
-
-# name -> function of the mean training image in [0, 1]: the net's outputs at which E[x|z] is it
-AT_MEAN = {
-    "bernoulli": logits_at,
+    "bernoulli": BernoulliPixels,
+    "continuous_bernoulli": ContinuousBernoulliPixels,
+    "gaussian": GaussianPixels,
+    "laplace": LaplacePixels,
+    "student_t": StudentTPixels,
+    "beta": BetaPixels,
+    "discretized_logistic": DiscretizedLogisticPixels,
+    "logistic_mixture": LogisticMixturePixels,
+    "categorical": CategoricalPixels,
 }

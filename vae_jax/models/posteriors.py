@@ -1,37 +1,46 @@
 """q(z|x,c): the encoder's distribution over latents.
 
-A posterior is a `Net` with `apply(params, x, condition)`, made of a net for the numbers it needs.
+An entry of POSTERIORS takes (shapes, architecture) and makes a `Net` with `apply(params, x, c)`, of
+a net for the numbers it needs.
 """
+
+import dataclasses
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.distributions.continuous import MultivariateNormal, Normal
-from vae_jax.types import Array, Net, Params
+from vae_jax.distributions import MultivariateNormal, Normal
+from vae_jax.models.scales import Bounded, unbounded
+from vae_jax.networks import Architecture
+from vae_jax.types import Array, Net, Params, Shapes
+
+Bound = Callable[[Array], Array]
 
 
-def diagonal(net: Net) -> Net:
-    """N(μ(x), diag σ(x)²); the net's output [2, latents] is μ and log σ."""
+def diagonal(net: Net, bound: Bound = unbounded) -> Net:
+    """N(μ(x), diag σ(x)²); the net's output [2, *z] is μ and log σ, the latter kept in `bound`."""
 
     def apply(params: Params, x: Array, condition: Array) -> Normal:
         mean, log_scale = net.apply(params, x, condition)
-        return Normal(mean, log_scale)
+        return Normal(mean, bound(log_scale))
 
     return Net(net.init, apply)
 
 
-def full(net: Net, latent_dim: int) -> Net:
+def full(net: Net, latent_dim: int, bound: Bound = unbounded) -> Net:
     """N(μ(x), L(x) L(x)ᵀ), every covariance; the net's output [latents + latents (latents + 1)/2]
-    is μ and L's rows below and on the diagonal, which is kept positive by exp.
+    is μ and L's rows below and on the diagonal, whose log is kept in `bound`.
     """
 
     def apply(params: Params, x: Array, condition: Array) -> MultivariateNormal:
         rows, columns = np.tril_indices(latent_dim)
         mean, entries = jnp.split(net.apply(params, x, condition), [latent_dim])
         on = rows == columns
-        entries = jnp.where(on, jnp.exp(jnp.where(on, entries, 0)), entries)  # no inf behind where
-        scale_tril = jnp.zeros((latent_dim, latent_dim)).at[rows, columns].set(entries)
-        return MultivariateNormal(mean, scale_tril)
+        scales = jnp.exp(bound(jnp.where(on, entries, 0)))  # no inf behind where
+        entries = jnp.where(on, scales, entries)
+        scale_tril = jnp.zeros((latent_dim, latent_dim), entries.dtype)
+        return MultivariateNormal(mean, scale_tril.at[rows, columns].set(entries))
 
     return Net(net.init, apply)
 
@@ -40,15 +49,30 @@ def empty() -> Net:
     """The posterior over no latents at all: nothing to encode, and no parameters."""
 
     def apply(params: Params, x: Array, condition: Array) -> Normal:
-        return Normal(jnp.zeros(0), jnp.zeros(0))
+        nothing = jnp.zeros(0, jnp.float32)
+        return Normal(nothing, nothing)
 
     return Net(lambda key: {}, apply)
 
 
-# name -> function of the settings and of an encoder: output shape -> Net
+@dataclasses.dataclass(frozen=True)
+class Diagonal(Bounded):
+    """Mean field: independent Gaussian latents (Kingma & Welling 2014)."""
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        return diagonal(architecture.encoder([shapes.x, shapes.c], (2, *shapes.z)), self.bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class Full(Bounded):
+    """A Gaussian with its whole covariance."""
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        (d,) = shapes.z
+        return full(architecture.encoder([shapes.x, shapes.c], (d * (d + 3) // 2,)), d, self.bound)
+
+
 POSTERIORS = {
-    "diagonal": lambda settings, encoder: diagonal(encoder((2, settings.latent_dim))),
-    "full": lambda settings, encoder: full(
-        encoder((settings.latent_dim * (settings.latent_dim + 3) // 2,)), settings.latent_dim
-    ),
+    "diagonal": Diagonal,
+    "full": Full,
 }

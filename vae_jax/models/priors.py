@@ -1,45 +1,60 @@
 """p(z|c): what is assumed of the latents before an image is seen.
 
-A prior is a `Net` with `apply(params, encode, condition)`; `encode` is the model's own posterior,
-for priors that are made of it.
+An entry of PRIORS takes (shapes, architecture) and makes a `Net` with `apply(params, encode, c)`;
+`encode(x)` is the model's own q(z|x,c), for priors that are made of it.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
-from vae_jax.distributions.continuous import Normal
-from vae_jax.types import Array, Key, Net, Params
+from vae_jax.distributions import Normal
+from vae_jax.models.scales import Bounded, unbounded
+from vae_jax.networks import Architecture
+from vae_jax.settings import UserError
+from vae_jax.types import Array, Key, Net, Params, Shape, Shapes
 
 
-def standard(latent_dim: int) -> Net:
-    """N(0, I), whatever the condition (Kingma & Welling 2014)."""
+def standard(shape: Shape | int) -> Net:
+    """N(0, I), whatever c (Kingma & Welling 2014). shape: of z, or a number of latents."""
 
     def init(key: Key) -> Params:
         return {}
 
     def apply(params: Params, encode: Callable[..., Any], condition: Array) -> Normal:
-        zeros = jnp.zeros(latent_dim)
+        zeros = jnp.zeros(shape, jnp.float32)
         return Normal(zeros, zeros)
 
     return Net(init, apply)
 
 
-def conditional(net: Net) -> Net:
-    """N(μ(c), diag σ(c)²), learned (Sohn, Lee & Yan 2015); the net's output [2, latents] is μ and
-    log σ.
+def conditional(net: Net, bound: Callable[[Array], Array] = unbounded) -> Net:
+    """N(μ(c), diag σ(c)²), learned (Sohn, Lee & Yan 2015); the net's output [2, *z] is μ and log σ,
+    the latter kept within `bound`.
     """
 
     def apply(params: Params, encode: Callable[..., Any], condition: Array) -> Normal:
         mean, log_scale = net.apply(params, condition)
-        return Normal(mean, log_scale)
+        return Normal(mean, bound(log_scale))
 
     return Net(net.init, apply)
 
 
-# name -> function of the settings and of an encoder of the condition: output shape -> Net
+@dataclasses.dataclass(frozen=True)
+class Conditional(Bounded):
+    """Gaussian, learned from c."""
+
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        if shapes.c == (0,):
+            raise UserError("prior conditional needs a condition, such as --condition=label")
+        if shapes.z == (0,):
+            raise UserError("prior conditional is one of latents: latent_dim must be at least 1")
+        return conditional(architecture.encoder([shapes.c], (2, *shapes.z)), self.bound)
+
+
 PRIORS = {
-    "standard": lambda settings, encoder: standard(settings.latent_dim),
-    "conditional": lambda settings, encoder: conditional(encoder((2, settings.latent_dim))),
+    "standard": lambda shapes, architecture: standard(shapes.z),
+    "conditional": Conditional,
 }

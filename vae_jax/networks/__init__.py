@@ -10,7 +10,6 @@ from vae_jax.networks.architectures import (
     initialiser,
     mlp,
     parse_widths,
-    widths,
 )
 from vae_jax.networks.layers import Style, from_linen
 
@@ -26,5 +25,4 @@ __all__ = [
     "initialiser",
     "mlp",
     "parse_widths",
-    "widths",
 ]

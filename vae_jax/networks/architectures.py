@@ -6,9 +6,10 @@ decoder's. A net may have any number of inputs of any shape; one of shape (0,), 
 changes nothing.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from vae_jax.networks.layers import (
     gated,
 )
 from vae_jax.networks.layers import find as find_shape
-from vae_jax.settings import UserError
+from vae_jax.settings import UserError, setting, validate
 from vae_jax.types import Array, Net, Shape
 
 
@@ -103,35 +104,6 @@ def parse_widths(text: str) -> tuple[int, ...]:
     return widths
 
 
-WIDTHS = {
-    "mlp": "500",
-    "conv": "32-64",
-    "resnet": "32-64",
-    "doersch": "1000-500-250",
-}  # what "auto" stands for
-
-
-def widths(settings: Any) -> str:
-    """The widths of a configuration's network, "auto" resolved."""
-    return WIDTHS[settings.network] if settings.widths == "auto" else settings.widths
-
-
-def _arguments(settings: Any) -> tuple[tuple[int, ...], Style]:
-    """Widths and style, as the settings have them."""
-    style = Style(
-        ACTIVATIONS[settings.activation],
-        initialiser(settings.initialiser, settings.initial_scale),
-        DTYPES[settings.compute_dtype],
-        settings.initial_bias,
-    )
-    return parse_widths(widths(settings)), style
-
-
-def _mlp(settings: Any) -> Architecture:
-    own = settings.decoder_widths
-    return mlp(*_arguments(settings), None if own == "mirrored" else parse_widths(own))
-
-
 ACTIVATIONS = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
@@ -165,9 +137,84 @@ def initialiser(name: str, scale: float = 0.0) -> Initialiser:
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
-# name -> function of the settings
+
+@dataclasses.dataclass(frozen=True)
+class _Layers:
+    """What the layers of every network have in common."""
+
+    widths: str = setting(
+        "auto",
+        "mlp: hidden widths of the encoder joined by '-', '' is linear; conv, resnet: channels at "
+        "each resolution, the finest first; the decoder's in reverse; auto: 500, or 32-64",
+        parse=lambda text: text == "auto" or parse_widths(text),
+    )
+    activation: str = setting(
+        "relu", "activation between layers; gated: (Wx + b)⊙σ(Vx + c)", choices=ACTIVATIONS
+    )
+    initialiser: str = setting("lecun", "initial kernels", choices=INITIALISERS)
+    initial_scale: float = setting(
+        0.0, f"standard deviation of {' and '.join(SCALED)} kernels; 0: 0.02", at_least=0
+    )
+    initial_bias: float = setting(0.0, "where all biases start, but for output_bias")
+    compute_dtype: str = setting(
+        "float32", "arithmetic of the networks; weights and losses are float32", choices=DTYPES
+    )
+    auto: ClassVar[str] = "500"  # widths
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.initial_scale and self.initialiser not in SCALED:
+            known = " or ".join(SCALED)
+            raise UserError(f"initial_scale goes with initialiser {known}; got {self.initialiser}")
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        return parse_widths(self.auto if self.widths == "auto" else self.widths)
+
+    @property
+    def style(self) -> Style:
+        return Style(
+            ACTIVATIONS[self.activation],
+            initialiser(self.initialiser, self.initial_scale),
+            DTYPES[self.compute_dtype],
+            self.initial_bias,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(_Layers):
+    """Fully connected."""
+
+    decoder_widths: str = setting(
+        "mirrored",
+        "mlp: hidden widths of the decoder; mirrored: the encoder's in reverse",
+        parse=lambda text: text == "mirrored" or parse_widths(text),
+    )
+
+    def build(self) -> Architecture:
+        own = None if self.decoder_widths == "mirrored" else parse_widths(self.decoder_widths)
+        return mlp(self.hidden, self.style, own)
+
+
+class Convolutional(_Layers):
+    """Strided convolutions."""
+
+    auto = "32-64"
+
+    def build(self) -> Architecture:
+        return convolutional(self.hidden, self.style)
+
+
+class Residual(Convolutional):
+    """Strided convolutions, and a residual block at each resolution."""
+
+    def build(self) -> Architecture:
+        return convolutional(self.hidden, self.style, blocks=1)
+
+
+# name -> () -> Architecture
 NETWORKS = {
-    "mlp": _mlp,
-    "conv": lambda settings: convolutional(*_arguments(settings)),
-    "resnet": lambda settings: convolutional(*_arguments(settings), blocks=1),
+    "mlp": Dense,
+    "conv": Convolutional,
+    "resnet": Residual,
 }

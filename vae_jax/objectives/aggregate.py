@@ -14,10 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vae_jax.distributions.continuous import MultivariateNormal, Normal
 from vae_jax.settings import UserError
+from vae_jax.types import Array
 
 
 def batch_weights(
@@ -55,10 +56,10 @@ def log_aggregates(
 
     Raises UserError unless the posteriors are diagonal Gaussians.
     """
-    if not isinstance(q, Normal):
+    if not isinstance(q, Normal) or q.mean.ndim != 2:
         raise UserError(
-            "total correlation needs the densities of single latents, which a diagonal "
-            f"Gaussian posterior has; got {type(q).__name__}: try --posterior=diagonal"
+            "total correlation needs the densities of single latents, which one vector of a "
+            f"diagonal Gaussian posterior has; got {type(q).__name__}: try --posterior=diagonal"
         )
     log_c = batch_weights(len(z), num_examples, stratified)
     log_q = log_densities(q, z)
@@ -73,18 +74,24 @@ _COVARIANCES = {
 }
 
 
+def _check_gaussian(q: Any) -> None:
+    if type(q) not in _COVARIANCES or q.mean.ndim != 2:
+        raise UserError(
+            "the covariance of q(z) needs a Gaussian posterior of one vector; got "
+            f"{type(q).__name__}"
+        )
+
+
 def covariance_of_means(q: Any) -> Float[Array, "latents latents"]:
-    """Cov_x[E(z|x)] over the batch."""
+    """Cov_x[E(z|x)] over the batch. Raises UserError unless the posteriors are Gaussian."""
+    _check_gaussian(q)
     centred = q.mean - jnp.mean(q.mean, axis=0, keepdims=True)
     return centred.T @ centred / len(centred)
 
 
 def covariance(q: Any) -> Float[Array, "latents latents"]:
     """Cov[z] under q(z) = E_x[Cov(z|x)] + Cov_x[E(z|x)], over the batch."""
-    if type(q) not in _COVARIANCES:
-        raise UserError(
-            f"the covariance of q(z) needs a Gaussian posterior; got {type(q).__name__}"
-        )
+    _check_gaussian(q)
     within = jax.vmap(_COVARIANCES[type(q)])(q)
     return jnp.mean(within, axis=0) + covariance_of_means(q)
 

@@ -2,7 +2,7 @@
 
     objective(vae, params, key, batch, weights) -> (loss, metrics)
 
-In nats per image; see `objectives` for the contract and for the names. Below, with z ~ q(z|x),
+In nats per image. Below, with z ~ q(z|x),
 
     log w = log p(x|z) + log p(z) − log q(z|x),
     log w_β = log p(x|z) + β [log p(z) − log q(z|x)],
@@ -19,18 +19,20 @@ from jaxtyping import Float
 
 from vae_jax.distributions.divergence import kl_per_unit
 from vae_jax.models.vae import VAE
-from vae_jax.objectives.terms import Metrics, Weights, _keys, draw, summary
+from vae_jax.objectives.terms import (
+    KLWeights,
+    Metrics,
+    draw,
+    sample_keys,
+    summary,
+    with_gradient_of,
+)
 from vae_jax.settings import UserError
 from vae_jax.types import Array, Batch, Key, Keys, Params, Scalar
 
 
 def _stopped(tree: Any) -> Any:
     return jax.tree.map(jax.lax.stop_gradient, tree)
-
-
-def _with_gradient_of(value: Array, surrogate: Array) -> Array:
-    """`value`, with the gradient of `surrogate`."""
-    return jax.lax.stop_gradient(value) + surrogate - jax.lax.stop_gradient(surrogate)
 
 
 # The ELBO and how its rate is weighted
@@ -41,7 +43,7 @@ def elbo(
     params: Params,
     key: Key,
     batch: Batch,
-    weights: Weights,
+    weights: KLWeights,
     *,
     num_samples: int = 1,
     closed_form: bool = True,
@@ -61,7 +63,7 @@ def elbo(
     return metrics["distortion"] + weighted_rate(by_group, weights), metrics
 
 
-def weighted_rate(rates: Float[Array, " groups"], weights: Weights) -> Scalar:
+def weighted_rate(rates: Float[Array, " groups"], weights: KLWeights) -> Scalar:
     """β |R − C| with R = Σ_g max(λ, R_g), for the batch's mean rates R_g of groups of units.
 
     λ are free bits (Kingma et al. 2016); C is the capacity (Burgess et al. 2018, where β is γ).
@@ -94,7 +96,7 @@ def importance_weighted(
     params: Params,
     key: Key,
     batch: Batch,
-    weights: Weights,
+    weights: KLWeights,
     *,
     num_samples: int,
     num_groups: int = 1,
@@ -118,7 +120,7 @@ def importance_weighted(
         values, surrogate = _doubly(
             vae, params, key, batch, weights.beta, num_samples, num_groups, mix
         )
-        loss = -_with_gradient_of(average(values), surrogate)
+        loss = -with_gradient_of(average(values), surrogate)
     else:
         loss = -average(draws.log_likelihood - weights.beta * draws.sampled_rate)
     return loss, summary(draws.rate, -draws.log_likelihood, bound=jax.lax.stop_gradient(bound))
@@ -162,7 +164,7 @@ def _doubly(
 
         return jax.vmap(one)(keys)
 
-    model, encoder = jax.vmap(example)(_keys(key, batch, num_samples), *batch)
+    model, encoder = jax.vmap(example)(sample_keys(key, batch, num_samples), *batch)
     groups = _stopped(model).reshape(len(model), num_groups, -1)
     w = jax.nn.softmax(groups, axis=-1).reshape(model.shape)
     to_model = (1 - mix) * w / num_groups + mix / num_samples
@@ -171,7 +173,7 @@ def _doubly(
 
 
 def score_function(
-    vae: VAE, params: Params, key: Key, batch: Batch, weights: Weights, *, num_samples: int
+    vae: VAE, params: Params, key: Key, batch: Batch, weights: KLWeights, *, num_samples: int
 ) -> tuple[Scalar, Metrics]:
     """−mean log w_β, with the encoder's gradient by the score function (REINFORCE).
 
@@ -195,10 +197,10 @@ def score_function(
         log_joint, log_q = jax.vmap(one)(keys)
         log_w = jax.lax.stop_gradient(log_joint - weights.beta * log_q)
         advantage = (log_w - jnp.mean(log_w)) * num_samples / (num_samples - 1)  # log w − baseline
-        return _with_gradient_of(jnp.mean(log_w), jnp.mean(log_joint + advantage * log_q))
+        return with_gradient_of(jnp.mean(log_w), jnp.mean(log_joint + advantage * log_q))
 
     draws = draw(vae, params, key, batch, num_samples)
-    values = jax.vmap(example)(_keys(key, batch, num_samples), *batch)
+    values = jax.vmap(example)(sample_keys(key, batch, num_samples), *batch)
     return -jnp.mean(values), summary(draws.rate, -draws.log_likelihood)
 
 

@@ -1,15 +1,15 @@
-"""How the KL weight β is reached. Functions of (beta, warmup, cycles).
+"""How the KL weight β is reached: from a final β to a function of the step.
 
 None depends on the length of the training, so that a longer run starts as the shorter one did.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 import optax
 
+from vae_jax.settings import UserError, setting, validate
 from vae_jax.types import Rate
-
-# KL weights: functions of (beta, warmup, cycles). None depends on the length of the training, so
-# that a longer run starts as the shorter one did.
 
 
 def kl_linear(beta: Rate, warmup: int) -> optax.Schedule:
@@ -36,9 +36,64 @@ def kl_cyclical(beta: Rate, warmup: int, cycles: int) -> optax.Schedule:
     return schedule
 
 
+# Entries: build(beta) -> schedule; `ends`, the step from which on β stays as it is
+
+
+class Constant:
+    """β from the first step on."""
+
+    ends = 0
+
+    def build(self, beta: Rate) -> optax.Schedule:
+        return optax.constant_schedule(beta)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """A linear rise."""
+
+    kl_warmup: int = setting(
+        0, "steps from 0 to beta, in each cycle; as many at beta follow", unit="steps", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if not self.kl_warmup:
+            name = type(self).__name__.lower()
+            raise UserError(f"kl_schedule {name} needs kl_warmup ≥ 1; got {self.kl_warmup}")
+
+    @property
+    def ends(self) -> int:
+        return self.kl_warmup
+
+    def build(self, beta: Rate) -> optax.Schedule:
+        return kl_linear(beta, self.kl_warmup)
+
+
+class Cosine(Linear):
+    """Half a cosine."""
+
+    def build(self, beta: Rate) -> optax.Schedule:
+        return kl_cosine(beta, self.kl_warmup)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cyclical(Linear):
+    """Several rises."""
+
+    kl_cycles: int = setting(4, "cycles of the cyclical schedule; then beta stays", at_least=1)
+
+    @property
+    def ends(self) -> int:
+        return 2 * self.kl_warmup * self.kl_cycles
+
+    def build(self, beta: Rate) -> optax.Schedule:
+        return kl_cyclical(beta, self.kl_warmup, self.kl_cycles)
+
+
 KL_SCHEDULES = {
-    "constant": lambda beta, warmup, cycles: optax.constant_schedule(beta),
-    "linear": lambda beta, warmup, cycles: kl_linear(beta, warmup),
-    "cosine": lambda beta, warmup, cycles: kl_cosine(beta, warmup),
-    "cyclical": kl_cyclical,
+    "constant": Constant,
+    "linear": Linear,
+    "cosine": Cosine,
+    "cyclical": Cyclical,
 }

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from vae_jax.models.vae import VAE
 from vae_jax.objectives import aggregate
-from vae_jax.objectives.terms import Metrics, Weights, draw, summary
+from vae_jax.objectives.terms import KLWeights, Metrics, draw, flat, summary
 from vae_jax.types import Batch, Key, Params, Scalar
 
 
@@ -20,7 +20,7 @@ def beta_tc(
     params: Params,
     key: Key,
     batch: Batch,
-    weights: Weights,
+    weights: KLWeights,
     *,
     num_examples: int,
     stratified: bool = False,
@@ -49,7 +49,7 @@ def dip(
     params: Params,
     key: Key,
     batch: Batch,
-    weights: Weights,
+    weights: KLWeights,
     *,
     off_diagonal: float,
     diagonal: float,
@@ -71,7 +71,7 @@ def dip(
 
 
 def info(
-    vae: VAE, params: Params, key: Key, batch: Batch, weights: Weights, *, strength: float
+    vae: VAE, params: Params, key: Key, batch: Batch, weights: KLWeights, *, strength: float
 ) -> tuple[Scalar, Metrics]:
     """distortion + β·rate + (λ − β)·MMD²(q(z), p(z)), InfoVAE (Zhao et al. 2017).
 
@@ -82,7 +82,8 @@ def info(
     draws = draw(vae, params, draw_key, batch)
     keys = jax.random.split(prior_key, len(batch.x))
     sample = jax.vmap(lambda key, c: vae.prior(params, c).sample(key))
-    mmd = aggregate.mmd(draws.z[:, 0], sample(keys, batch.condition))
+    one = jax.tree.map(lambda z: z[:, 0], draws.z)
+    mmd = aggregate.mmd(flat(one), flat(sample(keys, batch.condition)))
     metrics = summary(draws.rate, -draws.log_likelihood, mmd=mmd)
     loss = metrics["distortion"] + weights.beta * metrics["rate"]
     return loss + (strength - weights.beta) * mmd, metrics

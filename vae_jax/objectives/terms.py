@@ -5,18 +5,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from vae_jax.distributions.divergence import kl
-from vae_jax.models.vae import VAE
+from vae_jax.models.vae import VAE, Draw
 from vae_jax.types import Array, Batch, Key, Keys, Params, Scalar
 
 
-class Weights(NamedTuple):
+class KLWeights(NamedTuple):
     """How the rate is weighted at one step.
 
     beta: as in β-VAE (Higgins et al. 2017). capacity: the rate aimed at, in nats; free_bits: the
-    rate in nats that a group of units has for nothing; 0 is off for both.
+    rate in nats below which a group of units is not penalised; 0 is off for both.
     """
 
     beta: Scalar | float = 1.0
@@ -25,40 +25,47 @@ class Weights(NamedTuple):
 
 
 Metrics = dict[str, Scalar]
-Objective = Callable[..., tuple[Scalar, Metrics]]
 
 
-class Draws(NamedTuple):
-    """Samples z for each image, and what they cost; each number [batch, samples] in nats."""
+class Objective(NamedTuple):
+    """What is minimised, and its own parameters where it has some.
 
-    z: Any
-    log_likelihood: Float[Array, "batch samples"]
-    log_prior: Float[Array, "batch samples"]
-    log_posterior: Float[Array, "batch samples"]
-    rate: Float[Array, "batch samples"]  # KL(q‖p), in closed form where there is one
+    init(key) -> params, {} for most; they are trained with the model's, as params["objective"], and
+    an objective of two players stops the gradient of what is not its own. loss(vae, params, key,
+    batch, weights) -> (loss, metrics); the objective can be called like its loss.
+    """
 
-    @property
-    def sampled_rate(self) -> Float[Array, "..."]:
-        return self.log_posterior - self.log_prior
+    init: Callable[[Key], Params]
+    loss: Callable[..., tuple[Scalar, Metrics]]
 
-
-def draw(vae: VAE, params: Params, key: Key, batch: Batch, num_samples: int = 1) -> Draws:
-    """`num_samples` independent z for each image, one key each."""
-
-    def example(keys: Keys, x: Any, c: Any) -> Draws:
-        q, p = vae.posterior(params, x, c), vae.prior(params, c)
-
-        def one(key: Key) -> Draws:
-            z, log_q = q.sample_and_log_prob(key)
-            log_likelihood = vae.likelihood(params, z, c).log_prob(x)
-            return Draws(z, log_likelihood, p.log_prob(z), log_q, kl(q, p, key))
-
-        return jax.vmap(one)(keys)
-
-    return jax.vmap(example)(_keys(key, batch, num_samples), *batch)
+    def __call__(self, *arguments: Any) -> tuple[Scalar, Metrics]:
+        return self.loss(*arguments)
 
 
-def _keys(key: Key, batch: Batch, num_samples: int) -> Keys:
+class Facts(NamedTuple):
+    """What an objective may need to know to be built: the size of the training set, and how many
+    numbers one z has.
+    """
+
+    num_examples: int
+    latents: int
+
+
+def without_parameters(loss: Callable[..., tuple[Scalar, Metrics]]) -> Objective:
+    """An objective without parameters of its own; one that is an objective already, as it is."""
+    return loss if isinstance(loss, Objective) else Objective(lambda key: {}, loss)
+
+
+def draw(vae: VAE, params: Params, key: Key, batch: Batch, num_samples: int = 1) -> Draw:
+    """`num_samples` independent z for each image, one key each: leaves [batch, samples, ...]."""
+
+    def example(keys: Keys, x: Any, c: Any) -> Draw:
+        return jax.vmap(lambda key: vae.draw(params, key, x, c))(keys)
+
+    return jax.vmap(example)(sample_keys(key, batch, num_samples), *batch)
+
+
+def sample_keys(key: Key, batch: Batch, num_samples: int) -> Keys:
     return jax.random.split(key, (len(batch.x), num_samples))
 
 
@@ -66,3 +73,13 @@ def summary(rate: Array, distortion: Array, **others: Array) -> Metrics:
     """Means over the batch and the samples; the ELBO is the true one."""
     rate, distortion = jnp.mean(rate), jnp.mean(distortion)
     return {"elbo": -(rate + distortion), "rate": rate, "distortion": distortion, **others}
+
+
+def with_gradient_of(value: Array, surrogate: Array) -> Array:
+    """`value`, with the gradient of `surrogate`."""
+    return jax.lax.stop_gradient(value) + surrogate - jax.lax.stop_gradient(surrogate)
+
+
+def flat(z: Any) -> Float[Array, "batch latents"]:
+    """A batch of latents, whatever their shapes, as one vector each."""
+    return jax.vmap(lambda z: ravel_pytree(z)[0])(z)

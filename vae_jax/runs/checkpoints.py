@@ -9,19 +9,20 @@ text. It appears whole or not at all; its checksums show a broken one. Reading o
 and reads only arrays whose names, shapes and types are expected.
 """
 
-from pathlib import Path
-from typing import Any
-from vae_jax.files import replacing
-from vae_jax.settings import UserError
-from vae_jax.types import Params
-import jax
-import jax.numpy as jnp
 import json
-import numpy as np
 import warnings
 import zipfile
 import zlib
+from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.files import replacing
+from vae_jax.settings import UserError
+from vae_jax.types import Params
 
 KEEP = 2  # the last state, and the one before in case the last is broken
 # What reading a damaged file raises; RuntimeError: it now claims encryption, or a later version.

@@ -7,34 +7,31 @@ summary.json     the numbers of the finished run
 figures/
 """
 
+import dataclasses
+import functools
+import os
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from vae_jax.data import DataConfig, conditions
 from vae_jax.data.conditions import Condition
 from vae_jax.files import read_json
-from vae_jax.models.build import ModelConfig
-from vae_jax.models.build import build
+from vae_jax.models.build import ModelConfig, build
 from vae_jax.models.vae import VAE
 from vae_jax.objectives.config import ObjectiveConfig
 from vae_jax.runs import packs
-from vae_jax.runs.checkpoints import BROKEN
-from vae_jax.runs.checkpoints import checkpoints
-from vae_jax.runs.checkpoints import load_arrays
+from vae_jax.runs.checkpoints import BROKEN, checkpoints, load_arrays
 from vae_jax.runs.metrics import read_metrics
 from vae_jax.runs.run import Run
 from vae_jax.settings import UserError
 from vae_jax.training.state import TrainConfig
 from vae_jax.types import Params
-import dataclasses
-import functools
-import jax
-import jax.numpy as jnp
-import numpy as np
-import os
-import warnings
-import zipfile
-
-
 
 # Topic of the settings -> what checks them
 _CONFIGS: dict[str, Any] = {

@@ -1,15 +1,14 @@
 """metrics.jsonl: one line for each evaluation of a training."""
 
-from pathlib import Path
-from typing import Any
-from vae_jax.files import naming
-from vae_jax.files import replacing
 import contextlib
 import json
-import numpy as np
 import os
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 
+from vae_jax.files import naming, replacing
 
 # Metrics
 

@@ -13,28 +13,26 @@ sizes, shapes and types are compared with what is expected before any data are r
 after; nothing is ever extracted to disk; whatever is wrong is a UserError of one line.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-from typing import NamedTuple
-from vae_jax.files import replacing
-from vae_jax.runs.checkpoints import BROKEN
-from vae_jax.runs.checkpoints import named_leaves
-from vae_jax.runs.checkpoints import read_array
-from vae_jax.settings import UserError
-from vae_jax.types import Params
 import contextlib
-import jax
 import json
 import math
-import numpy as np
 import os
 import re
 import stat
 import struct
 import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
+from vae_jax.files import replacing
+from vae_jax.runs.checkpoints import BROKEN, named_leaves, read_array
+from vae_jax.settings import UserError
+from vae_jax.types import Params
 
 # Members by name: what it may look like -> the most bytes that it may have
 _TEXTS = {"config.json": 2**20, "checkpoint.json": 2**20, "summary.json": 2**20}

@@ -1,24 +1,21 @@
 """A trained model, wherever it was trained: batches in, batches out."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
-from vae_jax.data.batches import held_out
-from vae_jax.data.batches import unit_interval
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.data.batches import held_out, unit_interval
 from vae_jax.data.conditions import Condition
 from vae_jax.data.split import Split
 from vae_jax.evaluation.per_example import PRECISION
 from vae_jax.models.vae import VAE
 from vae_jax.settings import UserError
-from vae_jax.types import Batch
-from vae_jax.types import Key
-from vae_jax.types import Params
-from vae_jax.types import unconditional
-import dataclasses
-import functools
-import jax
-import jax.numpy as jnp
-import numpy as np
-
+from vae_jax.types import Batch, Key, Params, unconditional
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from vae_jax.data import streaming
 from vae_jax.data.batches import epoch_order
 from vae_jax.models.vae import VAE
-from vae_jax.objectives.terms import Weights
+from vae_jax.objectives import KLWeights
 from vae_jax.parallel import devices
 from vae_jax.training.state import (
     TrainConfig,
@@ -30,15 +30,12 @@ from vae_jax.training.state import (
 from vae_jax.types import Batch, Key, Params, unconditional
 
 Prepare = Callable[[Key, Any], Batch]  # a key and a batch's rows of the data -> a batch in [0, 1]
-Objective = Callable[..., Any]  # see `objectives`
-
-
 Step = Callable[[TrainState, Key, Batch], tuple[TrainState, dict[str, Array]]]
 
 
 def make_step(
     vae: VAE,
-    objective: Objective,
+    objective: Callable[..., Any],
     optimiser: optax.GradientTransformation,
     weights: Callable[[Array], Any],
     ema: float = 0.0,
@@ -107,10 +104,7 @@ def make_steps(step: Step, prepare: Prepare) -> Steps:
 
 
 class Progress(NamedTuple):
-    """What `fit` tells after each chunk of steps; `metrics` are means over the chunk.
-
-    The arrays of `state` are given up to the next chunk: copy what is to be kept.
-    """
+    """What `fit` tells after each chunk of steps; `metrics` are means over the chunk."""
 
     state: TrainState
     step: int
@@ -130,12 +124,13 @@ class Progress(NamedTuple):
 
 def fit(
     vae: VAE,
-    objective: Objective,
+    objective: Callable[..., Any],
     data: Any,
     config: TrainConfig,
     *,
+    optimiser: optax.GradientTransformation | None = None,
     prepare: Prepare = lambda key, rows: unconditional(rows),
-    weights: Callable[[Array], Any] = lambda step: Weights(),
+    weights: Callable[[Array], Any] = lambda step: KLWeights(),
     state: TrainState | None = None,
     chunk: int = 1000,
     limit: float | None = None,
@@ -143,19 +138,26 @@ def fit(
 ) -> Iterator[Progress]:
     """Trains, from `state` or from the start, and yields after each compiled chunk of steps.
 
-    data: a pytree of arrays [n, ...]; `prepare` makes batches of its rows, by default of images
-    in [0, 1] as they are. weights: what the objective is told at each step. Up to `limit` bytes, by
-    default half of the device's memory, it is kept there; above that it streams from the host, and
-    trains to the same weights (see `streaming`). run: `make_run`'s, where it was compiled before.
-    On several devices: inside `devices.everywhere`.
+    objective: an `Objective`, or any function (vae, params, key, batch, weights) -> (loss,
+    metrics); weights: what it is told at each step. optimiser: optax's of one's own, in place of
+    what `config` says of optimiser, learning rate and l2. data: a pytree of arrays [n, ...];
+    `prepare` makes batches of its rows, by default of images in [0, 1] as they are. Up to `limit`
+    bytes, by default half of the device's memory, it is kept there; above that it streams from the
+    host, and trains to the same weights (see `streaming`). run: `make_run`'s, where it was compiled
+    before. On several devices: inside `devices.everywhere`. Arrays that were handed in or yielded
+    stay as they are.
+
     A chunk ends with the epoch, with the training, and at every `chunk`-th step of an epoch.
     """
     num_images = len(jax.tree.leaves(data)[0])
     per_epoch, total = length(config, num_images)
     keys = keys_from_seed(config.seed)
-    state = devices.put(initial_state(vae, config, num_images) if state is None else state)
+    optimiser = optimiser or make_optimiser(config, total)
+    if state is None:
+        state = initial_state(vae, objective, config, num_images, optimiser)
+    state = devices.put(state)
     if run is None:
-        step = make_step(vae, objective, make_optimiser(config, total), weights, config.ema)
+        step = make_step(vae, objective, optimiser, weights, config.ema)
         run = make_run(step, prepare)
     permuted = jax.jit(epoch_order, static_argnums=(2, 3))
 
@@ -166,7 +168,9 @@ def fit(
     cut = functools.partial(streaming.pieces, at, total, per_epoch, chunk)
     steps = streaming.steps_per_block(data, config.batch_size, limit, min(chunk, per_epoch))
     for piece, inputs in streaming.feed(data, order, cut, steps):
-        state, new = run(state, keys.steps, *inputs)
+        # The run is given its state's memory: what others have seen, it gets a copy of.
+        mine = jax.tree.map(jnp.copy, state) if at == start else state
+        state, new = run(mine, keys.steps, *inputs)
         before, at = at, int(state.step)
         old = metrics if before > start else dict.fromkeys(new, 0.0)  # of this chunk so far
         share = (at - before) / (at - start)

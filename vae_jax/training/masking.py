@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool
 
 from vae_jax.distributions.continuous import Normal
 from vae_jax.models.build import ModelConfig
-from vae_jax.models.vae import VAE
+from vae_jax.models.vae import VAE, compose
 from vae_jax.objectives.config import ObjectiveConfig
 from vae_jax.types import Params
 
@@ -32,8 +32,9 @@ OBJECTIVES = ("elbo", "iwae", "miwae", "ciwae", "dreg", "stl", "score_function")
 
 def maskable(model: ModelConfig, objective: ObjectiveConfig) -> bool:
     """Whether models that differ in latent_dim alone can train in one program."""
-    nets = (model.network, model.posterior, model.prior) == ("mlp", "diagonal", "standard")
-    return nets and objective.objective in OBJECTIVES and not objective.free_bits
+    nets = (model.model, model.network, model.posterior, model.prior)
+    dense = nets == ("standard", "mlp", "diagonal", "standard")
+    return dense and objective.objective in OBJECTIVES and not objective.free_bits
 
 
 def masked(vae: VAE, on: Bool[Array, " latents"]) -> VAE:
@@ -46,7 +47,7 @@ def masked(vae: VAE, on: Bool[Array, " latents"]) -> VAE:
     def likelihood(params: Params, z: Array, c: Array) -> Any:
         return vae.likelihood(params, jnp.where(on, z, 0), c)
 
-    return VAE(vae.init, posterior, likelihood, vae.prior)
+    return compose(vae.init, posterior, likelihood, vae.prior)
 
 
 def pad(tree: Any, like: Any, latent_dims: tuple[int, int]) -> Any:

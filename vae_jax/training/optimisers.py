@@ -1,18 +1,16 @@
 """Optimisers by name: optax's, and Adam as Caffe and TensorFlow 1 have it."""
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from vae_jax.settings import setting, validate
 from vae_jax.types import Params
-
-
-def _adaptive(make: Callable[..., Any]) -> Callable[..., optax.GradientTransformation]:
-    return lambda rate, s: make(rate, b1=s.beta1, b2=s.beta2, eps=s.epsilon)
 
 
 def adam_hat(rate: Any, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
@@ -43,13 +41,71 @@ def adam_hat(rate: Any, b1: float, b2: float, eps: float) -> optax.GradientTrans
     )
 
 
-# name -> function of the learning rate and the settings
+# Entries: build(rate) -> optax's transformation; the rate is a number or a schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class _Divides:
+    """An optimiser that divides by a running size of the gradient."""
+
+    epsilon: float = setting(1e-8, "added where an optimiser divides", above=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam(_Divides):
+    """Kingma & Ba (2015), algorithm 1."""
+
+    beta1: float = setting(
+        0.9, "adam's decay of the gradient's mean; 0 is none", at_least=0, below=1
+    )
+    beta2: float = setting(0.999, "adam's decay of the gradient's square", at_least=0, below=1)
+    make: ClassVar[Callable[..., optax.GradientTransformation]] = staticmethod(optax.adam)
+
+    def build(self, rate: Any) -> optax.GradientTransformation:
+        return self.make(rate, b1=self.beta1, b2=self.beta2, eps=self.epsilon)
+
+
+class AdamHat(Adam):
+    """As Caffe and TensorFlow 1 have it."""
+
+    make = staticmethod(adam_hat)
+
+
+class AdamW(Adam):
+    """Loshchilov & Hutter (2019)."""
+
+    make = staticmethod(optax.adamw)
+
+
+class Adamax(Adam):
+    """Kingma & Ba (2015), algorithm 2."""
+
+    make = staticmethod(optax.adamax)
+
+
+class Adagrad(_Divides):
+    """Duchi, Hazan & Singer (2011)."""
+
+    def build(self, rate: Any) -> optax.GradientTransformation:
+        return optax.adagrad(rate, eps=self.epsilon)
+
+
+class RMSprop(_Divides):
+    """Hinton, Srivastava & Swersky (2012)."""
+
+    def build(self, rate: Any) -> optax.GradientTransformation:
+        return optax.rmsprop(rate, eps=self.epsilon)
+
+
 OPTIMISERS = {
-    "adam": _adaptive(optax.adam),
-    "adam_hat": _adaptive(adam_hat),
-    "adamw": _adaptive(optax.adamw),
-    "adamax": _adaptive(optax.adamax),
-    "adagrad": lambda rate, s: optax.adagrad(rate, eps=s.epsilon),
-    "rmsprop": lambda rate, s: optax.rmsprop(rate, eps=s.epsilon),
-    "sgd": lambda rate, s: optax.sgd(rate),
+    "adam": Adam,
+    "adam_hat": AdamHat,
+    "adamw": AdamW,
+    "adamax": Adamax,
+    "adagrad": Adagrad,
+    "rmsprop": RMSprop,
+    "sgd": optax.sgd,
 }

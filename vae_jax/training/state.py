@@ -9,28 +9,25 @@ import optax
 from jaxtyping import Array, Int
 
 from vae_jax.models.vae import VAE
-from vae_jax.settings import UserError, setting, validate
+from vae_jax.objectives import init_params, without_parameters
+from vae_jax.settings import UserError, build, choice, chosen, setting, validate, with_entries
 from vae_jax.training.optimisers import OPTIMISERS
 from vae_jax.training.schedules import LEARNING_RATES
 from vae_jax.types import Key, Params
 
 
 @dataclasses.dataclass(frozen=True)
+@with_entries
 class TrainConfig:
     """How the objective is minimised."""
 
     batch_size: int = setting(128, "images per step", at_least=1)
     epochs: int = setting(30, "passes over the training images", at_least=1)
     steps: int = setting(0, "training steps; 0 leaves it to epochs", unit="steps", at_least=0)
-    optimiser: str = setting(
-        "adam", "as in optax; adam_hat: as in Caffe and TensorFlow 1", choices=OPTIMISERS
+    optimiser: str = choice(
+        "adam", OPTIMISERS, "as in optax; adam_hat: as in Caffe and TensorFlow 1"
     )
     learning_rate: float = setting(1e-3, "peak learning rate", above=0, at_most=1e3)
-    beta1: float = setting(
-        0.9, "adam's decay of the gradient's mean; 0 is none", at_least=0, below=1
-    )
-    beta2: float = setting(0.999, "adam's decay of the gradient's square", at_least=0, below=1)
-    epsilon: float = setting(1e-8, "added where an optimiser divides", above=0, at_most=1)
     l2: float = setting(
         0.0, "this times the weights, not the biases, is added to the gradient", at_least=0
     )
@@ -53,10 +50,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        chosen(self, "optimiser")
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes, as arrays. `ema` is () when no average is kept."""
+    """Everything that a step changes, as arrays. params: the model's, and the objective's where it
+    has some (see `Objective`). `ema` is () when no average is kept.
+    """
 
     params: Params
     opt_state: Any
@@ -87,7 +87,7 @@ def make_optimiser(
     """learning_rate: in place of the configuration's; may be traced."""
     peak = config.learning_rate if learning_rate is None else learning_rate
     rate = LEARNING_RATES[config.schedule](peak, config.warmup, total_steps)
-    optimiser = OPTIMISERS[config.optimiser](rate, config)
+    optimiser = build(chosen(config, "optimiser"), rate)
     clip = optax.clip_by_global_norm(config.clip)
     l2 = optax.add_decayed_weights(config.l2, is_weight)
     before = [clip] * bool(config.clip) + [l2] * bool(config.l2)
@@ -102,19 +102,30 @@ def is_weight(params: Params) -> Any:
 
 
 def init_state(
-    vae: VAE, optimiser: optax.GradientTransformation, key: Key, ema: float = 0.0
+    vae: VAE,
+    objective: Any,
+    optimiser: optax.GradientTransformation,
+    key: Key,
+    ema: float = 0.0,
 ) -> TrainState:
-    params = jax.jit(vae.init)(key)  # one program; op by op, Linen would also run the network
+    # One program; op by op, Linen would also run the network.
+    params = jax.jit(lambda key: init_params(vae, without_parameters(objective), key))(key)
     step = jnp.zeros((), jnp.int32)
     # A copy: the compiled run is given the state's memory and may not be given one array twice.
     average = jax.tree.map(jnp.copy, params) if ema else ()
     return TrainState(params, optimiser.init(params), step, average)
 
 
-def initial_state(vae: VAE, config: TrainConfig, num_images: int) -> TrainState:
-    """Where the training of a configuration starts."""
-    optimiser = make_optimiser(config, length(config, num_images)[1])
-    return init_state(vae, optimiser, keys_from_seed(config.seed).init, config.ema)
+def initial_state(
+    vae: VAE,
+    objective: Any,
+    config: TrainConfig,
+    num_images: int,
+    optimiser: optax.GradientTransformation | None = None,
+) -> TrainState:
+    """Where the training of a configuration starts; with an optimiser of one's own, or its."""
+    optimiser = optimiser or make_optimiser(config, length(config, num_images)[1])
+    return init_state(vae, objective, optimiser, keys_from_seed(config.seed).init, config.ema)
 
 
 def length(config: TrainConfig, num_images: int) -> tuple[int, int]:

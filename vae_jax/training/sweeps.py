@@ -27,7 +27,7 @@ from vae_jax.memory import memory
 from vae_jax.models.vae import VAE
 from vae_jax.parallel import devices
 from vae_jax.parallel.devices import MEMBER
-from vae_jax.training.fit import Objective, Prepare, Progress, Steps, make_step, make_steps
+from vae_jax.training.fit import Prepare, Progress, Steps, make_step, make_steps
 from vae_jax.training.fit import fit as fit_one
 from vae_jax.training.masking import masked, pad, unpad
 from vae_jax.training.state import (
@@ -62,7 +62,7 @@ class Program(NamedTuple):
     """
 
     vae: Callable[[int], VAE]
-    objective: Objective
+    objective: Callable[..., Any]
     weights: Callable[[Any], Callable[[Array], Any]]
     config: TrainConfig
     prepare: Prepare
@@ -73,7 +73,8 @@ class Program(NamedTuple):
         )
 
     def start(self, member: Member, num_images: int) -> TrainState:
-        return initial_state(self.vae(member.latent_dim), self.of(member), num_images)
+        vae = self.vae(member.latent_dim)
+        return initial_state(vae, self.objective, self.of(member), num_images)
 
 
 class Values(NamedTuple):

@@ -1,0 +1,46 @@
+"""One layer of latents: a posterior, a prior and a likelihood of the registries, assembled."""
+
+import dataclasses
+from typing import Any
+
+from vae_jax.models.likelihoods import LIKELIHOODS
+from vae_jax.models.posteriors import POSTERIORS, empty
+from vae_jax.models.priors import PRIORS
+from vae_jax.models.vae import VAE, assemble
+from vae_jax.networks import NETWORKS
+from vae_jax.settings import build, choice, chosen, setting, validate
+from vae_jax.types import Net, Shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class OneLayer:
+    """What models of one layer of latents have in common."""
+
+    latent_dim: int = setting(
+        2, "dimension of the latent z; 0: no latents, and no encoder", at_least=0
+    )
+    prior: Any = choice(
+        "standard", PRIORS, "family of p(z|c); conditional: Gaussian, learned from c"
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Standard(OneLayer):
+    """q(z|x,c), p(z|c) and p(x|z,c), each chosen by itself."""
+
+    network: Any = choice("mlp", NETWORKS, "architecture of encoder and decoder")
+    posterior: Any = choice("diagonal", POSTERIORS, "family of q(z|x)")
+    likelihood: Any = choice("bernoulli", LIKELIHOODS, "family of p(x|z)")
+
+    def build(self, shapes: Shapes) -> VAE:
+        shapes = shapes._replace(z=(self.latent_dim,))
+        architecture = build(chosen(self, "network"))
+
+        def part(name: str) -> Net:
+            return build(chosen(self, name), shapes, architecture)
+
+        posterior = part("posterior") if self.latent_dim else empty()
+        return assemble(posterior, part("likelihood"), part("prior"))
