@@ -17,11 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import cli
-from experiments.runner import run_directory
-from vae_jax import data, evaluation, files, runs
+from vae_jax import data, evaluation, files, models, runs
 from vae_jax.data.batches import binarise, held_out
 from vae_jax.data.dataset import noun
 from vae_jax.evaluation import annealing, disentanglement
+from vae_jax.models import domains
 from vae_jax.parallel import devices
 from vae_jax.settings import UserError, setting, validate
 from vae_jax.types import Batch
@@ -35,7 +35,9 @@ class EvaluationConfig:
     checkpoint: str = setting("best", "best by validation, or last", choices=("best", "last"))
     split: str = setting("test", "which images", choices=("test", "train", "valid"))
     images: int = setting(0, "only the first so many; 0 is all", unit="images", at_least=0)
-    data_dir: str = setting("", "where the data set is now; empty: where the training found it")
+    data_dir: str = setting(
+        "", "where the data set is now, its folder or file; empty: where the training found it"
+    )
     nll_samples: int = setting(
         5000, "importance samples an image for the NLL", unit="samples", at_least=1
     )
@@ -47,6 +49,9 @@ class EvaluationConfig:
     )
     ais_temperatures: int = setting(200, "temperatures, 10 leapfrog steps at each", at_least=2)
     ais_chains: int = setting(8, "chains an image", at_least=1)
+    trust: str = setting(
+        "", "modules whose code a run of parts from outside may run, joined by commas"
+    )
     factors: str = setting(
         "",
         "MIG, DCI and FactorVAE score; own: by the data set's factors, or an .npy file of whole "
@@ -79,37 +84,41 @@ def main(config: Config) -> int:
 
 
 def perform(settings: EvaluationConfig) -> int:
-    run = runs.load(settings.run_dir, settings.checkpoint)
-    if settings.ais_images and not _latent_dim(run):
+    run = runs.load(settings.run_dir, settings.checkpoint, settings.trust.split(","))
+    if settings.ais_images and not _has_latents(run):
         raise UserError("ais_images needs latents, and this run has none: leave it out")
     batch, own = load_split(run, settings)
     factors = load_factors(run, settings, own, len(batch.x))
     run = dataclasses.replace(run, params=devices.put(run.params))
     key = jax.random.key(settings.key_seed)
-    estimate, numbers = likelihood(run, batch, settings, key)
-    numbers |= latents(run, batch, key)
+    measured = measure(run, batch, settings, key)
+    more, note = evaluation.aggregate(run.vae, run.params, batch, key)
+    numbers = {**measured.numbers, **more}
+    numbers["notes"] = [*numbers["notes"], *filter(None, [note])]
     if settings.ais_images:
         numbers |= annealed(run, batch, settings, key)
     if factors is not None:
-        numbers |= scores(run, batch, factors)
-    numbers = {name: None if v != v else v for name, v in numbers.items()}  # NaN is not JSON
+        numbers |= scores(measured.means, factors)
+    for note in numbers["notes"]:
+        print(f"note       {note}")
     result = {"split": settings.split, "images": len(batch.x), "checkpoint": run.meta, **numbers}
     where = Path(settings.run_dir) / f"evaluation-{settings.split}.json"
     files.write_json(where, {"settings": dataclasses.asdict(settings), **result})
     if settings.save:
-        save(Path(settings.save), estimate)
+        save(Path(settings.save), measured.likelihoods)
     print(table(result, noun(run.x_shape)))
     print(f"written    {where}{settings.save and ', ' + settings.save}")
     return 0
 
 
-def _latent_dim(run: runs.Run) -> int:
-    return run.config["settings"]["model"]["latent_dim"]
+def _has_latents(run: runs.Run) -> bool:
+    shapes = models.latents(run.vae, run.condition.x_shape, run.condition.c_shape)
+    return any(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def load_split(run: runs.Run, settings: EvaluationConfig) -> tuple[Batch, np.ndarray]:
     """Some of the images that the run was made with, and the factors known of them."""
-    dataset = run_directory.recorded(run.config, settings.data_dir, settings.run_dir)
+    dataset = run.data(settings.data_dir)
     split = getattr(dataset, settings.split)
     some = data.select(split, np.arange(len(split.x))[: settings.images or None])
     if len(some.x) == 0:
@@ -127,7 +136,7 @@ def load_factors(
 ) -> np.ndarray | None:
     """The factors to score by, or None; of the data set's own, those that vary in these images."""
     wanted = settings.factors
-    if not _latent_dim(run):
+    if not _has_latents(run):
         if wanted:
             raise UserError("factors scores the latents, and this run has none: leave it out")
         return None
@@ -147,44 +156,20 @@ def load_factors(
     return disentanglement.check_factors(factors, num_images)
 
 
-def likelihood(
+def measure(
     run: runs.Run, batch: Batch, settings: EvaluationConfig, key: Any
-) -> tuple[evaluation.LogLikelihood, dict[str, Any]]:
-    """The rate-distortion point and the importance-weighted NLL."""
-    # Without latents every sample is the same.
-    samples = settings.nll_samples if _latent_dim(run) else 1
+) -> evaluation.Summary:
+    """What a run's summary has, and the effective sample sizes."""
+    likelihood = run.config["settings"]["model"]["likelihood"]
     with progress(batch, "NLL") as bar:
-        estimate = evaluation.log_likelihood(
-            run.vae, run.params, batch, key, samples,
+        measured = evaluation.summary(
+            run.vae, run.params, batch, key, num_samples=settings.nll_samples,
+            probability=domains.is_probability(likelihood, batch.x),
             report=bar.update, keep_weights=settings.save_weights,
         )  # fmt: skip
-    ess = np.quantile(estimate.ess, (0.0, 0.5))
-    return estimate, {
-        **evaluation.elbo(run.vae, run.params, batch, key),
-        **evaluation.nll(estimate),
-        "nll_samples": samples,
-        "ess_min": float(ess[0]),
-        "ess_median": float(ess[1]),
-    }
-
-
-def latents(run: runs.Run, batch: Batch, key: Any) -> dict[str, Any]:
-    """What the latents carry; less of it where the posterior or the prior is no plain Gaussian."""
-    means = evaluation.posterior_means(run.vae, run.params, batch)
-    numbers: dict[str, Any] = {
-        "latent_dim": means.shape[1],
-        "active_units": int(evaluation.active_units(means).sum()),
-    }
-    if run.config["settings"]["model"]["prior"] == "conditional":
-        print("note       no aggregate posterior: each image has a prior of its own")
-    elif means.shape[1]:
-        numbers |= evaluation.aggregate_posterior(run.vae, run.params, batch, key)
-    try:
-        numbers["kl_per_unit"] = evaluation.unit_rates(run.vae, run.params, batch).tolist()
-    except UserError as error:
-        numbers["kl_per_unit"] = None
-        print(f"note       no KL per unit: {error}")
-    return numbers
+    least, median = np.quantile(measured.likelihoods.ess, (0.0, 0.5)).tolist()
+    numbers = {**measured.numbers, "ess_min": least, "ess_median": median}
+    return measured._replace(numbers=numbers)
 
 
 def annealed(run: runs.Run, batch: Batch, settings: EvaluationConfig, key: Any) -> dict[str, Any]:
@@ -210,8 +195,7 @@ def annealed(run: runs.Run, batch: Batch, settings: EvaluationConfig, key: Any) 
     }
 
 
-def scores(run: runs.Run, batch: Batch, factors: np.ndarray) -> dict[str, float]:
-    codes = evaluation.posterior_means(run.vae, run.params, batch)
+def scores(codes: np.ndarray, factors: np.ndarray) -> dict[str, float]:
     return {
         "mig": disentanglement.mig(codes, factors),
         **disentanglement.dci(codes, factors)._asdict(),

@@ -102,8 +102,8 @@ def systems(config: Config, directory: Path) -> dict[str, Job]:
 
 
 def finished(job: Job) -> System:
-    directory = Path(job.config.run.run_dir)
-    return System(job, runs.load(directory), files.read_json(directory / "summary.json"))
+    directory = RunDirectory.of(job.config, job.dataset)
+    return System(job, directory.load(job.vae, job.condition), directory.summary or {})
 
 
 def measure(trained: dict[str, System]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from experiments import cli
 from experiments.cli.config import numbers
 from experiments.figures.catalogue import FIGURES, manifold
 from experiments.figures.context import Scene
-from experiments.runner import run_directory
 from vae_jax import data, plots, runs
 from vae_jax.runs import checkpoints
 from vae_jax.settings import UserError, setting, validate
@@ -96,7 +95,12 @@ class PlotConfig:
     temperatures: str = setting("0,0.25,0.5,0.75,1,1.25", "of the prior", parse=warm)
     seed: int = setting(0, "of what is sampled", at_least=0, below=2**32)
     checkpoint: str = setting("best", "best by validation, or last", choices=("best", "last"))
-    data_dir: str = setting("", "where the data set is now; empty: where the training found it")
+    data_dir: str = setting(
+        "", "where the data set is now, its folder or file; empty: where the training found it"
+    )
+    trust: str = setting(
+        "", "modules whose code a run of parts from outside may run, joined by commas"
+    )
     frame_seconds: float = setting(0.25, "of the animation", unit="s", at_least=0.02, at_most=10)
 
     def __post_init__(self) -> None:
@@ -110,7 +114,7 @@ class Config:
 
 def main(config: Config) -> int:
     settings = config.plot
-    run = runs.load(settings.run, settings.checkpoint)
+    run = runs.load(settings.run, settings.checkpoint, settings.trust.split(","))
     scene = look(run, settings)
     possible = [name for name, entry in FIGURES.items() if not entry.lacks(scene)]
     chosen = known(settings.figures) or possible
@@ -155,12 +159,13 @@ def look(run: runs.Run, settings: PlotConfig) -> Scene:
 
 def images(run: runs.Run, settings: PlotConfig) -> data.Dataset:
     """The run's data set; a pack does not say where it is on this machine."""
-    config = run.config
     if Path(settings.run).is_file():
+        config = run.config
         elsewhere = config["settings"]["data"] | {"data_dir": ""}
         config = config | {"settings": config["settings"] | {"data": elsewhere}}
+        run = dataclasses.replace(run, config=config)
     try:
-        return run_directory.recorded(config, settings.data_dir, settings.run)
+        return run.data(settings.data_dir)
     except UserError as error:
         raise UserError(f"the run's images are needed, and cannot be had: {error}") from None
 

@@ -232,7 +232,7 @@ def usage(program: str, config: type = Config, positional: str = "") -> str:
             ("model", SHORTCUTS, MODEL_HELP),
             ("preset", PRESETS, PRESET_HELP),
         ):
-            lines.append(f"  --{name} (default empty; one of {', '.join(known)})")
+            lines.append(f"  --{name}={', '.join(known)}")
             lines += [f"      {line}" for line in textwrap.wrap(text, 88)]
     topic = ""
     for name, (owner, field) in fields(config).items():

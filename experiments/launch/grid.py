@@ -61,7 +61,7 @@ def _values(flag: str) -> list[str]:
 def read(path: Path) -> list[tuple[str, list[str]]]:
     """(label, flags) of each line; empty lines and those that start with # say nothing."""
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         points = [(s, shlex.split(s)) for s in lines if s and not s.startswith("#")]
     except (OSError, ValueError) as error:
         raise UserError(f"points {path} cannot be read: {error}") from None
@@ -99,7 +99,8 @@ def _point(label: str, flags: list[str]) -> Point:
     if config.data.dataset == "auto":
         flags = [*flags, f"--dataset={dataset.name}"]
     flags = [*flags, f"--run_dir={directory}", "--resume"]
-    finished = run_directory.finished(directory, parse(flags).settings)
+    described = {"settings": parse(flags).settings}
+    finished = run_directory.RunDirectory(directory, described).finished()
     return Point(label, flags, directory, finished)
 
 

@@ -2,7 +2,7 @@
 
 from experiments.runner.job import Job, assemble
 from experiments.runner.report import data_line, header, plus_minus, table
-from experiments.runner.run import evaluate, finish, perform, trained
+from experiments.runner.run import evaluate, finish, perform
 
 __all__ = [
     "Job",
@@ -14,5 +14,4 @@ __all__ = [
     "perform",
     "plus_minus",
     "table",
-    "trained",
 ]

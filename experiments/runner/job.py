@@ -1,19 +1,20 @@
 """A configuration made into what is trained: data, condition, model, objective."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from experiments.cli.config import Config, numbers
-from vae_jax import data, memory, models, objectives, training
+from vae_jax import data, evaluation, memory, models, objectives, training
 from vae_jax.data import conditions
 from vae_jax.data.batches import Rows, held_out, preparer, rows
 from vae_jax.data.conditions import Condition
 from vae_jax.data.split import Split
 from vae_jax.models import domains
 from vae_jax.models.vae import VAE
-from vae_jax.objectives.terms import Objective
+from vae_jax.objectives import Objective
 from vae_jax.settings import UserError
 from vae_jax.types import Batch
 
@@ -39,6 +40,16 @@ class Job(NamedTuple):
     @property
     def prepare(self) -> training.Prepare:
         return preparer(self.dataset.binarisation, self.condition)
+
+    @property
+    def weights(self) -> Callable[[Any], objectives.KLWeights]:
+        """The KL weights of each step."""
+        return objectives.kl_weights(self.config.objective)
+
+    @property
+    def limit(self) -> float | None:
+        """Bytes of images that are kept on the device."""
+        return self.config.run.device_limit * 2**30 or None
 
     def held_out(self, split: Split) -> Batch:
         """A split to evaluate on; what is given of each image hangs on data_seed alone."""
@@ -87,6 +98,9 @@ def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     objective = objectives.build(
         config.objective, vae, condition.x_shape, len(dataset.train.x), condition.c_shape
     )
+    evaluation.try_on_shapes(vae, condition.x_shape, condition.c_shape)
     _check_place(config, dataset)
+    if config.training.early_stopping and not len(dataset.valid.x):
+        raise UserError("early_stopping needs validation images: validation_size must be ≥ 1")
     training.length(config.training, len(dataset.train.x))  # a batch that cannot be filled
     return Job(config, dataset, condition, vae, objective)

@@ -2,6 +2,10 @@
 
 import dataclasses
 import math
+import shlex
+import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,100 +13,125 @@ import jax
 from tqdm import tqdm
 
 from experiments.figures import catalogue
-from experiments.runner import run_directory, tensorboard
+from experiments.runner import run_directory, telemetry, tensorboard
 from experiments.runner.job import Job
-from experiments.runner.loop import Stop, train
+from experiments.runner.loop import Stop, Task, interpreter, train
 from experiments.runner.report import header, table
-from vae_jax import evaluation, files, runs
-from vae_jax.data.dataset import noun
+from experiments.runner.run_directory import RunDirectory
+from vae_jax import evaluation, runs, training
+from vae_jax.data import noun
 from vae_jax.models import domains
 from vae_jax.parallel import devices, processes
 
 
 def perform(job: Job) -> int:
     """Trains, evaluates and draws one job in its run directory; returns the exit code."""
-    config, dataset = job.config, job.dataset
-    if config.run.tensorboard:
+    if job.config.run.tensorboard:
         tensorboard.check()
     for note in job.notes:
         print(f"note       {note}")
-    directory = Path(config.run.run_dir or run_directory.default(config, dataset))
-    description = run_directory.describe(config, dataset)
-    processes.check_same(run_directory.deciding(description), "other flags or other images")
-    claim = run_directory.claimed(directory, description, config.run.resume)
+    directory = RunDirectory.of(job.config, job.dataset)
+    decide = run_directory.deciding(directory.description)
+    processes.check_same(decide, "other flags or other images")
+    claim = directory.claimed(job.config.run.resume)
     with processes.quiet(), claim as before, Stop() as stop:
         if before == "finished":
-            print(f"{directory} holds this run, finished: see {directory / 'summary.json'}")
+            print(f"{directory.path} holds this run, finished: see {directory.path}/summary.json")
             return 0
-        print(header(job, directory), flush=True)
+        print(header(job, directory.path), flush=True)
         if processes.first():
-            run_directory.begin(directory, description)
+            directory.begin()
+        task = Task(job, directory)
         with devices.everywhere():
-            code = train(job, directory, stop)
-        if code == 0:
-            finish(job, directory)
-        return code
+            if job.config.run.profile:
+                profile(task)
+            code = train([task], partial(fit, job), stop)
+        return code or finish(task)
 
 
-def finish(job: Job, directory: Path) -> None:
-    """Evaluates and draws; says what came out and where everything is."""
-    summary, paths = evaluate(job, directory)
-    print(table(summary, noun(job.dataset.x_shape)))
-    print(f"figures    {', '.join(path.name for path in paths)} in {directory / 'figures'}")
+def fit(job: Job, states: list[Any], stopped: set[int], **options: Any) -> Iterator[Any]:
+    """The library's loop over one training, as `loop.train` takes it."""
+    if 0 in stopped:
+        return
+    options = {"config": job.config.training, **options}
+    for progress in training.fit(
+        job.vae, job.objective, job.rows, options.pop("config"), prepare=job.prepare,
+        weights=job.weights, limit=job.limit, state=states[0], **options,
+    ):  # fmt: skip
+        yield {0: progress}
+        if 0 in stopped:
+            return
 
 
-def evaluate(job: Job, directory: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Evaluates on the test set, this once, and draws the figures: the summary, and their paths."""
-    run = trained(job, directory)
-    history = run.history
+def profile(task: Task) -> None:
+    """Traces some steps, apart from the training."""
+    job, folder = task.job, task.directory.path / "profile"
+
+    def steps(config: Any, state: Any, chunk: int) -> Iterator[training.Progress]:
+        return (p[0] for p in fit(job, [state], set(), config=config, chunk=chunk))
+
+    traced = telemetry.trace(steps, job.config.training, None, folder, job.config.run.profile)
+    print(f"profile    {traced:,} steps in {folder}", flush=True)
+
+
+def finish(task: Task) -> int:
+    """Evaluates and draws; says what came out, where everything is and what to do with it."""
+    summary, paths = evaluate(task)
+    if summary is None:
+        return 1
+    print(table(summary, noun(task.job.dataset.x_shape)))
+    where = task.directory.path
+    if paths:
+        print(f"figures    {', '.join(path.name for path in paths)} in {where / 'figures'}")
+    python = shlex.join(interpreter())
+    print(f"next       {python} -m experiments.plot {shlex.quote(str(where))}, "
+          f"experiments.evaluate, experiments.pack; vae_jax.load({str(where)!r})")  # fmt: skip
+    return 0
+
+
+def evaluate(task: Task) -> tuple[dict[str, Any] | None, list[Path]]:
+    """The summary on the test set, None where a number of it is none, and the figures' paths.
+
+    The summary is written first: no figure that fails takes it along.
+    """
+    job, directory = task.job, task.directory
+    run = directory.load(job.vae, job.condition)
     with devices.everywhere():
         shared = dataclasses.replace(run, params=devices.put(run.params))
-        summary = summarise(job, shared, history)
+        summary = summarise(job, shared, run.history, directory.ended)
+    wrong = [k for k, v in summary.items() if isinstance(v, float) and not math.isfinite(v)]
+    if wrong:
+        name = f"{task.name}: " if task.name else ""
+        print(f"error: {name}{wrong[0]} of the weights of step {run.meta['step']:,} is "
+              f"{summary[wrong[0]]}; try a lower --learning_rate", file=sys.stderr)  # fmt: skip
+        return None, []
     if not processes.first():
         return summary, []
-    paths = catalogue.draw(run, job.dataset, directory / "figures")
+    directory.write_summary(summary)
+    paths = catalogue.draw(run, job.dataset, directory.path / "figures")
     if job.config.run.tensorboard:
-        tensorboard.finish(directory, history, summary, paths)
-    files.write_json(directory / "summary.json", summary)
+        tensorboard.finish(directory.path, run.history, summary, paths)
     return summary, paths
 
 
-def trained(job: Job, directory: Path) -> runs.Run:
-    """The trained run as process 0 reads it, in all of them."""
-    run = runs.load(directory) if processes.first() else None
-    meta, history = processes.from_first(lambda: run and (run.meta, run.history))
-    shapes = jax.eval_shape(job.vae.init, jax.random.key(0))
-    params = processes.arrays_from_first(run and run.params, shapes)
-    return run or runs.Run({}, job.vae, params, job.condition, meta, {}, history)
-
-
-def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """What summary.json holds: test numbers in nats per image (see `evaluation` for each)."""
+def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]], ended: Any) -> dict[str, Any]:
+    """What summary.json holds: test numbers in nats per image (see `evaluation.summary`)."""
     config = job.config
     test, key = job.held_out(job.dataset.test), jax.random.key(config.data.data_seed)
-    means = evaluation.posterior_means(run.vae, run.params, test)
-    # Without latents every sample is the same.
-    samples = config.run.nll_samples if config.model.latent_dim else 1
     quiet = None if processes.first() else True
     with tqdm(total=len(test.x), desc="test NLL", unit=" images", disable=quiet) as bar:
-        estimate = evaluation.log_likelihood(
-            run.vae, run.params, test, key, samples, report=bar.update
-        )
-    nll = evaluation.nll(estimate)
+        measured = evaluation.summary(
+            run.vae, run.params, test, key, num_samples=config.run.nll_samples,
+            probability=domains.is_probability(config.model.likelihood, job.dataset.test.x),
+            report=bar.update,
+        )  # fmt: skip
     last = history[-1]
     images = last["step"] * config.training.batch_size
-    discrete = domains.is_probability(config.model.likelihood, job.dataset.test.x)
     return {
         "split": "test",
         "checkpoint": run.meta,
-        **evaluation.elbo(run.vae, run.params, test, key),
-        **nll,
-        "nll_samples": samples,
-        "bits_per_dim": nll["nll"] / (math.prod(job.condition.x_shape) * math.log(2))
-        if discrete
-        else None,
-        "active_units": int(evaluation.active_units(means).sum()),
-        "latent_dim": config.model.latent_dim,
+        **measured.numbers,
+        "ended": ended,
         "train_seconds": last["seconds"],
         "images_per_second": images / last["seconds"],
     }

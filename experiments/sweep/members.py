@@ -15,15 +15,13 @@ from typing import Any, ClassVar, NamedTuple
 
 from experiments.cli.config import Config, assemble
 from experiments.cli.presets import resolve
-from experiments.runner import run_directory
 from experiments.runner.job import Job
 from experiments.runner.job import assemble as assemble_job
-from vae_jax import data, files
+from experiments.runner.run_directory import RunDirectory, describe
+from vae_jax import data
 from vae_jax.parallel import processes
 from vae_jax.settings import UserError, setting, validate
 from vae_jax.training import sweeps
-
-DIVERGED = "diverged.json"  # in a member's directory: where its loss was no longer finite
 
 
 def numbers(text: str, kind: Callable[[str], Any]) -> list[Any]:
@@ -103,10 +101,9 @@ def _values(name: str, text: str) -> list[Any]:
 class Planned(NamedTuple):
     """A member, and how far it is: new, started, finished or diverged."""
 
-    name: str
     job: Job
-    directory: Path
-    description: dict[str, Any]
+    directory: RunDirectory
+    name: str
     status: str
 
     @property
@@ -152,9 +149,9 @@ def plan(config: SweepConfig, dataset: data.Dataset, where: Path) -> list[Planne
         k = own.model.latent_dim
         with _said_of(name):
             jobs[k] = (jobs.get(k) or assemble_job(own, dataset))._replace(config=own)
-        shared = described or run_directory.describe(own, dataset)
+        shared = described or describe(own, dataset)
         described = {**shared, "settings": own.settings}
-        planned.append(Planned(name, jobs[k], directory, described, "new"))
+        planned.append(Planned(jobs[k], RunDirectory(directory, described), name, "new"))
     statuses = processes.from_first(lambda: [_status(member) for member in planned])
     return [m._replace(status=status) for m, status in zip(planned, statuses, strict=True)]
 
@@ -170,14 +167,8 @@ def _said_of(name: str) -> Iterator[None]:
 
 def _status(member: Planned) -> str:
     directory = member.directory
-    if not directory.exists():
+    if not directory.path.exists():
         return "new"
     with _said_of(member.name):
-        status = run_directory.check(directory, member.description, resume=True)
-    return "diverged" if status == "started" and (directory / DIVERGED).exists() else status
-
-
-def mark_diverged(directory: Path, step: int, loss: float, seconds: float) -> None:
-    """`step`: the first whose loss was not finite."""
-    row = {"step": step, "loss": str(loss), "seconds": seconds}
-    files.write_json(directory / DIVERGED, row)
+        status = directory.status(resume=True)
+    return "diverged" if status == "started" and directory.diverged else status

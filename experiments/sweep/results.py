@@ -16,11 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.sweep import data_entropy, members
+from experiments.sweep import data_entropy
 from experiments.sweep.members import Planned, SweepConfig
-from vae_jax import evaluation, files, plots, runs
+from vae_jax import files, plots, runs
 from vae_jax.plots import seed_means, sweeps
-from vae_jax.settings import UserError
 
 COLUMNS = (
     "name", "latent_dim", "beta", "learning_rate", "seed", "status", "steps", "elbo", "rate",
@@ -49,7 +48,10 @@ def write(
     files.write_json(where / "sweep.json", {
         "command": command, **described, "members": rows,
     })  # fmt: skip
-    with files.replacing(where / "sweep.csv") as temporary, open(temporary, "w") as file:
+    with (
+        files.replacing(where / "sweep.csv") as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([row[name] for name in COLUMNS] for row in rows)
@@ -64,25 +66,15 @@ def row(member: Planned) -> Row:
     """A member's row: what it has of its own, and what was measured; None where it was not."""
     own = {"name": member.name, **member.values._asdict()}
     nothing = dict.fromkeys((*COLUMNS, "kl_per_unit"))
-    if (member.directory / "summary.json").exists():
-        summary = files.read_json(member.directory / "summary.json")
-        steps = runs.read_metrics(member.directory)[-1]["step"]
-        measured = {name: value for name, value in summary.items() if name in COLUMNS}
-        kl = {"kl_per_unit": unit_rates(member)}
-        return nothing | measured | own | {"status": "finished", "steps": steps} | kl
-    end = files.read_json(member.directory / members.DIVERGED)
-    end = {"steps": end["step"], "train_seconds": end["seconds"]}
-    return nothing | own | {"status": "diverged"} | end
-
-
-def unit_rates(member: Planned) -> list[float] | None:
-    """The KL of each unit on the test set; None where units have none of their own."""
-    run = runs.load(member.directory)
-    test = member.job.held_out(member.job.dataset.test)
-    try:
-        return evaluation.unit_rates(run.vae, run.params, test).tolist()
-    except UserError:
-        return None
+    summary = member.directory.summary
+    if summary:
+        steps = member.directory.history[-1]["step"]
+        measured = {name: value for name, value in summary.items() if name in nothing}
+        return nothing | measured | own | {"status": "finished", "steps": steps}
+    end = member.directory.diverged or {}
+    return nothing | own | {
+        "status": "diverged", "steps": end["step"], "train_seconds": end["seconds"],
+    }  # fmt: skip
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -140,13 +132,17 @@ def figures(
     flat = [m for m in good if m.values.latent_dim == 2 and m.job.condition.c_shape == (0,)]
     if flat:
         z = plots.manifold_latents(GRID, grid)
-        tiles = {m.name: np.asarray(runs.load(m.directory).decode(z)) for m in flat}
+        tiles = {m.name: np.asarray(loaded(m).decode(z)) for m in flat}
         yield "manifolds", sweeps.sheet_of(tiles, gap=0)
+
+
+def loaded(member: Planned) -> runs.Run:
+    return member.directory.load(member.job.vae, member.job.condition)
 
 
 def samples(member: Planned) -> np.ndarray:
     """Images that a member draws: the same noise, and the same condition, for all of them."""
-    run = runs.load(member.directory)
+    run = loaded(member)
     c = np.resize(
         member.job.held_out(member.job.dataset.test).condition, (SIDE**2, *run.condition.c_shape)
     )

@@ -5,8 +5,6 @@ member that `experiments.run --run_dir=SWEEP/MEMBER` has trained with the same s
 """
 
 import contextlib
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,17 +12,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from experiments import runner
 from experiments.runner import loop, run_directory, telemetry, tensorboard
-from experiments.runner.loop import Stop
+from experiments.runner.loop import Stop, Task
 from experiments.sweep import members, results
 from experiments.sweep.members import Planned, SweepConfig
 from vae_jax import data, models, objectives, training
 from vae_jax.data import streaming
 from vae_jax.parallel import devices, processes
-from vae_jax.runs import checkpoints
 from vae_jax.settings import UserError
 from vae_jax.training import masking, sweeps
 
@@ -52,7 +48,7 @@ def main(program: str, config: SweepConfig) -> int:
     where = Path(config.run.run_dir or run_directory.named(name, config, dataset))
     processes.from_first(lambda: check(where))
     planned = members.plan(config, dataset, where)
-    described = planned[0].description | {"settings": config.settings}
+    described = planned[0].directory.description | {"settings": config.settings}
     processes.check_same(run_directory.deciding(described), "other flags or other images")
     todo = [m for m in planned if m.status in ("new", "started")]
     at_once = bool(todo) and vectorized(config, todo)
@@ -73,7 +69,7 @@ def main(program: str, config: SweepConfig) -> int:
 def hold(locks: contextlib.ExitStack, where: Path, todo: Sequence[Planned]) -> None:
     """Holds the sweep's directory and those of its members."""
     # Those that exist first: one of them in use ends it before others are made for nothing.
-    own = sorted((m.directory for m in todo), key=lambda path: not path.exists())
+    own = sorted((m.directory.path for m in todo), key=lambda path: not path.exists())
     for directory in (where, *own):
         locks.enter_context(run_directory.locked(directory))
 
@@ -172,63 +168,35 @@ def perform(
     """Trains and evaluates some members; returns the exit code."""
     if processes.first():
         for member in group:
-            run_directory.begin(member.directory, member.description)
+            member.directory.begin()
     with contextlib.nullcontext() if at_once else devices.everywhere():
-        code = train(group, at_once, stop, label, profile)
-    for member in group:
-        diverged = processes.from_first((member.directory / members.DIVERGED).exists)
-        if code == 0 and not diverged:
-            summary, _ = runner.evaluate(member.job, member.directory)
-            numbers = f"elbo {summary['elbo']:.2f}  nll {summary['nll']:.2f}"
-            print(f"{member.name:<24} {numbers}", flush=True)
+        if profile and group[0].job.config.run.profile:
+            trace(group, at_once, profile / "profile")
+        tasks = [Task(*member[:3]) for member in group]
+        code = loop.train(tasks, _fit(group, at_once), stop, label)
+    for task in tasks:
+        if code == 0 and not processes.from_first(lambda: task.directory.diverged is not None):
+            report(task)
     return code
 
 
-def train(
-    group: Sequence[Planned], at_once: bool, stop: Stop, label: str, profile: Path | None
-) -> int:
-    """Trains some members to the end, or until stopped; returns the exit code."""
-    states, logs = zip(*(loop.begin(m.job, m.directory) for m in group), strict=True)
-    config = group[0].job.config
-    if profile and config.run.profile:
-        trace(group, at_once, profile / "profile")
-    steps, clock = _fit(group, at_once)(states=states), time.perf_counter()
-    stop.gentle = True
-    with bar(group, sum(log.meta["step"] for log in logs)) as shown:
-        for progresses in steps:
-            seconds = (time.perf_counter() - clock) / len(progresses)  # each one's share
-            for i, progress in progresses.items():
-                keep(group[i], logs[i], progress, seconds)
-            clock = time.perf_counter()
-            show(shown, label, progresses, config.training.batch_size)
-            if processes.largest(stop.signal):  # one that is told to stop stops all
-                break
-    return stop.code()
-
-
-def keep(member: Planned, log: loop.Log, progress: training.Progress, seconds: float) -> None:
-    """What a chunk of steps leaves in the member's directory."""
-    if progress.finite:
-        log.add(progress, seconds)
-        if log.writes:
-            checkpoints.save_checkpoint(member.directory, progress.state, log.meta)
+def report(task: Task) -> None:
+    """Evaluates a member, and says what came out."""
+    summary, _ = runner.evaluate(task)
+    if summary is None:
+        task.directory.mark_diverged(task.job.length[1], "nan", 0.0)
         return
-    loss, spent = progress.metrics["loss"], log.meta["seconds"] + seconds
-    if log.writes:
-        members.mark_diverged(member.directory, progress.step, loss, spent)
-    print(f"{member.name:<24} diverged: the loss is {loss} at step {progress.step:,}",
-          file=sys.stderr)  # fmt: skip
+    print(f"{task.name:<24} elbo {summary['elbo']:.2f}  nll {summary['nll']:.2f}", flush=True)
 
 
 def _fit(group: Sequence[Planned], at_once: bool, **changes: Any) -> Any:
     """The library's loop over some members, up to where it starts."""
-    config = group[0].job.config
     arguments: dict[str, Any] = {"data": rows_of(group), "members": [m.values for m in group]}
     program = program_of(group)
     program = program._replace(config=changes.get("config", program.config))
     if at_once:
         return partial(sweeps.fit, program, **arguments)
-    limit = config.run.device_limit * 2**30 or None
+    limit = group[0].job.limit
     return partial(sweeps.fit_in_turn, program, **arguments, limit=limit)
 
 
@@ -244,26 +212,3 @@ def trace(group: Sequence[Planned], at_once: bool, folder: Path) -> None:
 
     traced = telemetry.trace(fit, config.training, None, folder, config.run.profile)
     print(f"profile    {traced:,} steps in {folder}", flush=True)
-
-
-def bar(group: Sequence[Planned], steps_done: int) -> tqdm:
-    """One bar, on a terminal only."""
-    job = group[0].job
-    batch = job.config.training.batch_size
-    return tqdm(
-        initial=steps_done * batch,
-        total=job.length[1] * batch * len(group),
-        unit=" images",
-        unit_scale=True,
-        disable=None if processes.first() else True,
-        bar_format="{desc} |{bar:20}| {rate_fmt}, {remaining} left",
-    )
-
-
-def show(shown: tqdm, label: str, progresses: dict[int, training.Progress], batch: int) -> None:
-    some = next(iter(progresses.values()))
-    losses = [p.metrics["loss"] for p in progresses.values() if p.finite]
-    loss = f"mean loss {np.mean(losses):.2f}" if losses else "diverged"
-    of = f"epoch {some.epoch:.4g}/{some.total_steps / some.steps_per_epoch:g}"
-    shown.set_description_str(f"{label}{of}: {loss}", False)
-    shown.update(sum(p.chunk for p in progresses.values()) * batch)

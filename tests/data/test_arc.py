@@ -215,9 +215,15 @@ BAD = {
     "a model that needs a column": (["--model=cvae"], "some of an image's pixels"),
     "fixed pixels": (["--binarisation=static"], "arc has no grey levels"),
     "convolutions": (["--network=conv", "--decoder_widths=mirrored"], "need images"),
-    "the preset's decoder": (["--network=conv"], "goes with network mlp"),
+    "the preset's decoder": (
+        ["--network=conv"],
+        "does nothing for network conv",
+    ),
     "the preset's initialiser": (["--initialiser=he"], "initial_scale goes with"),
-    "the preset's likelihood": (["--likelihood=bernoulli"], "likelihood must be one of gaussian"),
+    "the preset's likelihood": (
+        ["--likelihood=bernoulli"],
+        "does nothing for likelihood bernoulli",
+    ),
     "the preset's batches": (["--batch_size=64001"], "batch_size must be at most"),
     "a z of another dimension": (["--decode_at=1,2"], "latent_dim = 1 numbers"),
     "a z where nothing is seen": (["--decode_at=1"], "data of images; got '1' for arc"),

@@ -23,7 +23,7 @@ def linear_vae(size: int):
     """Just enough of a model for `fit`: one matrix."""
     return models.VAE(
         init=lambda key: {"w": 0.1 * jax.random.normal(key, (size, size))},
-        posterior=None, likelihood=None, prior=None,
+        posterior=None, likelihood=None, prior=None, draw=None,
     )  # fmt: skip
 
 

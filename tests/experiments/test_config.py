@@ -7,11 +7,11 @@ import jax
 import pytest
 
 from experiments import run as job
-from experiments.cli.config import Config, RunConfig, fields, main, parse, usage
+from experiments.cli.config import Config, RunConfig, fields, main, parse, topics, usage
 from vae_jax.data.dataset import DataConfig
 from vae_jax.models.build import ModelConfig
 from vae_jax.objectives.config import ObjectiveConfig
-from vae_jax.settings import UserError, setting, validate
+from vae_jax.settings import UserError, readers, setting, validate
 from vae_jax.training.state import TrainConfig
 
 WRONG = {
@@ -67,35 +67,52 @@ def test_a_wrong_value_is_one_line(argument):
     assert "\n" not in str(error.value)
 
 
-COMPANY = {  # settings that only go together with others
-    "prior": ["--condition=label"],
+COMPANY = {  # flags that one goes with, where it is not enough to choose what reads it
+    "num_processes": ["--coordinator=h:1"],
+    "process_id": ["--coordinator=h:1", "--num_processes=3"],
+    "capacity_steps": ["--capacity=0.5"],
+    "free_bits_groups": ["--free_bits=0.5"],
+    "num_groups": ["--objective=miwae", "--num_samples=2"],
     "initial_scale": ["--initialiser=normal"],
-    "likelihood_scale": ["--likelihood=gaussian"],
-    "kl_schedule": ["--kl_schedule=linear", "--kl_warmup=5"],
-    "kl_warmup": ["--kl_schedule=linear", "--kl_warmup=5"],
-    "capacity_steps": ["--capacity=3"],
-    "free_bits_groups": ["--free_bits=1"],
-    "num_groups": ["--objective=miwae", "--num_samples=4"],
-    "mix": ["--objective=ciwae"],
-    "tc_estimator": ["--objective=beta_tc"],
-    "dip_lambda": ["--objective=dip_i"],
+    "kl_warmup": ["--kl_schedule=linear", "--kl_warmup=7"],
+    "kl_cycles": ["--kl_schedule=cyclical", "--kl_warmup=7"],
     "info_lambda": ["--objective=info", "--beta=0.01"],
+    "target_distortion": ["--objective=geco", "--target_distortion=3"],
+    "kl_schedule": ["--kl_schedule=linear", "--kl_warmup=7"],
 }
+TEXTS = {
+    "dataset": "digits", "likelihood_scale": "per_pixel", "decode_at": "1,2",
+    "log_scale_range": "-3,3", "objective": "info", "kl_schedule": "cyclical",
+}  # fmt: skip
+
+
+def company(name: str) -> list[str]:
+    """Flags under which a setting is read, and may be changed alone."""
+    chosen = COMPANY.get(name, [])
+    if chosen or name not in fields():
+        return chosen
+    cls = topics(Config)[fields()[name][0]]
+    where = readers(cls).get(name, {})
+    chosen = [f"--{choice}={names[-1]}" for choice, names in where.items() if choice != "prior"]
+    return chosen[:1]
 
 
 def test_every_field_is_a_flag_and_reaches_its_section():
     """Each flag, given a value that is not its default, changes its own field alone."""
     other = {bool: lambda v: "true", int: lambda v: str(v + 1), float: lambda v: "0.05"}
     for name, (topic, field) in fields().items():
-        if field.metadata["choices"]:
+        if name in TEXTS:
+            value = TEXTS[name]
+        elif field.metadata["choices"]:
             value = field.metadata["choices"][-1]
         elif field.type is str:
-            texts = {"dataset": "digits", "likelihood_scale": "per_pixel", "decode_at": "1,2"}
-            value = texts.get(name, "3-3")
+            value = "3-3"
         else:
             value = other[field.type](field.default)
-        company = COMPANY.get(name, [])
-        before, changed = parse(company), parse([*company, f"--{name}={value}"])
+        if name == "target_distortion":
+            value = "4"
+        with_it = company(name)
+        before, changed = parse(with_it), parse([*with_it, f"--{name}={value}"])
         for section in dataclasses.fields(Config):
             default, now = getattr(before, section.name), getattr(changed, section.name)
             wanted = {name: field.type(value)} if section.name == topic else {}

@@ -181,7 +181,7 @@ def read_prepared(name: str, data_dir: Path) -> tuple[Splits, Path] | None:
     found = [f for f in (data_dir / name).glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", f.name)]
     for folder in sorted(found, key=lambda f: [int(n) for n in f.name.split(".")], reverse=True):
         try:
-            info = json.loads((folder / "dataset_info.json").read_text())
+            info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
             if info["fileFormat"] != "array_record" or not importlib.util.find_spec("array_record"):
                 continue
             with _quiet_tfds() as tfds:

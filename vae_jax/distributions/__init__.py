@@ -1,6 +1,14 @@
 """Densities of one example as pytrees, and the KL divergence between them."""
 
-from vae_jax.distributions.base import Distribution, distribution, event, static
+from vae_jax.distributions.base import (
+    MEAN_SAMPLES,
+    Distribution,
+    distribution,
+    event,
+    has_mean,
+    mean,
+    static,
+)
 from vae_jax.distributions.composed import Chain, Mixture
 from vae_jax.distributions.continuous import Laplace, MultivariateNormal, Normal, StudentT
 from vae_jax.distributions.divergence import KL, discrete_kl, kl, kl_per_unit, transformed_log_prob
@@ -14,6 +22,7 @@ from vae_jax.distributions.pixels import (
 
 __all__ = [
     "KL",
+    "MEAN_SAMPLES",
     "Bernoulli",
     "Beta",
     "Categorical",
@@ -29,8 +38,10 @@ __all__ = [
     "discrete_kl",
     "distribution",
     "event",
+    "has_mean",
     "kl",
     "kl_per_unit",
+    "mean",
     "static",
     "transformed_log_prob",
 ]

@@ -12,6 +12,7 @@ exist in closed form, `mean` and `mode`. `jit`, `vmap` and `tree.map` see their 
 import dataclasses
 from typing import Any, Protocol, TypeVar, dataclass_transform
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
@@ -64,6 +65,22 @@ def distribution(cls: type[T]) -> type[T]:
 
     register_pytree_with_keys(cls, flatten, unflatten)
     return cls
+
+
+MEAN_SAMPLES = 100  # of a mean that is estimated
+
+
+def mean(p: Any, key: Key) -> Any:
+    """E[x]: the distribution's own, or where it has none, the mean of MEAN_SAMPLES samples."""
+    if has_mean(p):
+        return p.mean
+    samples = jax.vmap(p.sample)(jax.random.split(key, MEAN_SAMPLES))
+    return jax.tree.map(lambda a: jnp.mean(a, axis=0), samples)
+
+
+def has_mean(p: Any) -> bool:
+    """Whether a distribution's mean is known in closed form."""
+    return hasattr(p, "mean")
 
 
 def event(x: Array, shape: tuple[int, ...]) -> Array:

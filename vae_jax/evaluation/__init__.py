@@ -8,11 +8,14 @@ from vae_jax.evaluation.latents import (
 )
 from vae_jax.evaluation.likelihood import LogLikelihood, elbo, log_likelihood, nll, objective_value
 from vae_jax.evaluation.per_example import PRECISION, mean, per_example, standard_error
+from vae_jax.evaluation.summary import Summary, aggregate, summary, try_on_shapes
 
 __all__ = [
     "PRECISION",
     "LogLikelihood",
+    "Summary",
     "active_units",
+    "aggregate",
     "aggregate_posterior",
     "elbo",
     "log_likelihood",
@@ -22,5 +25,7 @@ __all__ = [
     "per_example",
     "posterior_means",
     "standard_error",
+    "summary",
+    "try_on_shapes",
     "unit_rates",
 ]

@@ -3,24 +3,43 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Bool, Float
 
-from vae_jax.distributions.divergence import kl_per_unit
+from vae_jax import distributions
+from vae_jax.distributions import kl_per_unit
 from vae_jax.evaluation.per_example import PRECISION, mean, per_example, standard_error
 from vae_jax.models.vae import VAE
-from vae_jax.types import Batch, Key, Params
+from vae_jax.types import Batch, Key, Params, Shape
 
 ACTIVE = 0.01  # a unit is active when Var_x(E[z|x]) exceeds this (Burda et al. 2016, §5.2)
 
 
 def _posterior_mean(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
-    return vae.posterior(params, x, c).mean
+    return ravel_pytree(distributions.mean(vae.posterior(params, x, c), key))[0]
 
 
 def posterior_means(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, "n latents"]:
-    """E[z|x] under the posterior, of every image."""
+    """E[z|x] under the posterior, of every image, all latents in one vector; where it is not known
+    in closed form, estimated from samples (see `mean_is_exact`).
+    """
     return per_example(_posterior_mean, vae, params, jax.random.key(0), data)
+
+
+def mean_is_exact(vae: VAE, x_shape: Shape, c_shape: Shape = (0,)) -> bool:
+    """Whether the posterior knows its mean; computes nothing."""
+    known = []
+
+    def ask(params: Params, x: Any, c: Any) -> Any:
+        q = vae.posterior(params, x, c)
+        known.append(distributions.has_mean(q))
+        return q.sample(jax.random.key(0))
+
+    x, c = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x_shape, c_shape))
+    jax.eval_shape(ask, jax.eval_shape(vae.init, jax.random.key(0)), x, c)
+    return known[0]
 
 
 def active_units(means: Float[np.ndarray, "n latents"]) -> Bool[np.ndarray, " latents"]:
@@ -36,6 +55,15 @@ def unit_rates(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, " lat
     """The mean KL of each latent, in nats; they sum to the rate. Diagonal Gaussians only."""
     units = per_example(_kl_units, vae, params, jax.random.key(0), data)
     return np.mean(np.asarray(units, np.float64), axis=0)
+
+
+def prior_sees_condition(vae: VAE, c_shape: Shape) -> bool:
+    """Whether p(z|c) is another for another c: then there is no one aggregate posterior."""
+    params = jax.eval_shape(vae.init, jax.random.key(0))
+    c = jax.ShapeDtypeStruct(c_shape, jnp.float32)
+    traced = jax.make_jaxpr(lambda c, p: jax.tree.leaves(vae.prior(p, c)))(c, params).jaxpr
+    used = [v for equation in traced.eqns for v in equation.invars] + list(traced.outvars)
+    return any(v is traced.invars[0] for v in used)
 
 
 def _posterior_and_sample(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:

@@ -134,6 +134,17 @@ def restore_checkpoint(directory: Path, like: Any) -> tuple[Any, dict[str, Any]]
     return None
 
 
+def newest_meta(directory: Path) -> dict[str, Any]:
+    """The meta of the newest checkpoint that can be read; {} where there is none."""
+    for path in checkpoints(directory):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(str(read_array(archive, path, ".meta", None)))
+        except (UserError, *BROKEN):
+            continue
+    return {}
+
+
 def save_best(directory: Path, params: Params, meta: dict[str, Any]) -> None:
     save_arrays(directory / "checkpoints" / "best.npz", {"params": params}, meta)
 

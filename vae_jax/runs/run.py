@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from vae_jax.data.batches import held_out, unit_interval
 from vae_jax.data.conditions import Condition
+from vae_jax.data.dataset import Dataset
+from vae_jax.data.identity import recorded
 from vae_jax.data.split import Split
 from vae_jax.evaluation.per_example import PRECISION
 from vae_jax.models.vae import VAE
@@ -35,6 +38,19 @@ class Run:
     meta: dict[str, Any]
     summary: dict[str, Any]
     history: list[dict[str, Any]]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a run directory of it: see `runs.save`."""
+        from vae_jax.runs.save import save  # which knows this class
+
+        save(self, path)
+
+    def data(self, data_dir: str = "") -> Dataset:
+        """The images that it was made with, and no others; data_dir: where they are now, a folder
+        or the file itself, "" where the training found them.
+        """
+        described = self.config["dataset"]
+        return recorded(self.config["settings"]["data"], described, data_dir, described["name"])
 
     @property
     def x_shape(self) -> tuple[int, ...]:

@@ -112,6 +112,7 @@ class Progress(NamedTuple):
     total_steps: int
     chunk: int
     metrics: dict[str, float]
+    sound: bool = True  # whether all weights are finite numbers
 
     @property
     def epoch(self) -> float:
@@ -119,7 +120,14 @@ class Progress(NamedTuple):
 
     @property
     def finite(self) -> bool:
-        return bool(np.isfinite(self.metrics["loss"]))
+        return self.sound and bool(np.isfinite(self.metrics["loss"]))
+
+
+@jax.jit
+def all_finite(tree: Any) -> Array:
+    """Whether every number in a pytree of arrays is one."""
+    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(leaves)) if leaves else jnp.asarray(True)
 
 
 def fit(
@@ -177,7 +185,8 @@ def fit(
         metrics = {name: old[name] + (float(new[name]) - old[name]) * share for name in new}
         finite = np.isfinite(metrics["loss"])
         if piece.ends or not finite:
-            yield Progress(state, at, per_epoch, total, at - start, metrics)
-            start = at
+            sound = bool(all_finite(state.params))  # also after an update that no loss has seen
+            yield Progress(state, at, per_epoch, total, at - start, metrics, sound)
+            start, finite = at, finite and sound
         if not finite:
             return

@@ -44,6 +44,10 @@ class TrainConfig:
         below=1,
     )
     clip: float = setting(0.0, "largest global norm of the gradient; 0 is off", at_least=0)
+    early_stopping: int = setting(
+        0, "end after so many evaluations in a row without a better validation loss, counted from "
+        "the end of the KL warm-up on; 0 is off", unit="evaluations", at_least=0,
+    )  # fmt: skip
     seed: int = setting(
         0, "seed of initial weights, order of images and noise", at_least=0, below=2**32
     )

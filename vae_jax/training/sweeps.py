@@ -12,7 +12,7 @@ seed, KL weight and learning rate as arguments and is compiled once for a latent
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from vae_jax.memory import memory
 from vae_jax.models.vae import VAE
 from vae_jax.parallel import devices
 from vae_jax.parallel.devices import MEMBER
-from vae_jax.training.fit import Prepare, Progress, Steps, make_step, make_steps
+from vae_jax.training.fit import Prepare, Progress, Steps, all_finite, make_step, make_steps
 from vae_jax.training.fit import fit as fit_one
 from vae_jax.training.masking import masked, pad, unpad
 from vae_jax.training.state import (
@@ -119,8 +119,9 @@ def fit_in_turn(
     states: Sequence[TrainState | None],
     chunk: int = 1000,
     limit: float | None = None,
+    stopped: Collection[int] = (),
 ) -> Iterator[dict[int, Progress]]:
-    """As `fit`, one member at a time, to its end; arguments as in `training.fit`."""
+    """As `fit`, one member at a time, to its end; limit as in `training.fit`."""
     total = length(program.config, len(jax.tree.leaves(data)[0]))[1]
 
     @cache
@@ -128,6 +129,8 @@ def fit_in_turn(
         return jax.jit(_steps(program, latent_dim, total, mask=False), donate_argnums=1)
 
     for i, (member, state) in enumerate(zip(members, states, strict=True)):
+        if i in stopped:
+            continue
         run, own = compiled(member.latent_dim), values(member, member.latent_dim)
         for progress in fit_one(
             program.vae(member.latent_dim), program.objective, data, program.of(member),
@@ -135,6 +138,8 @@ def fit_in_turn(
             run=lambda state, key, *inputs: run(own, state, *inputs),
         ):  # fmt: skip
             yield {i: progress}
+            if i in stopped:
+                break
 
 
 # All at once
@@ -162,6 +167,7 @@ class Stack:
         self._slice = jax.jit(
             lambda state, i: jax.tree.map(lambda a: a[i], state), out_shardings=whole
         )
+        self.sound = jax.jit(jax.vmap(all_finite))
         self.own = self._put([values(m, self.latent_dim) for m in members])
         self.order_keys = self._put([keys_from_seed(m.seed).order for m in members])
         self._orders = jax.jit(jax.vmap(epoch_order, (0, None, None, None)), static_argnums=(2, 3))
@@ -216,12 +222,14 @@ def fit(
     members: Sequence[Member],
     states: Sequence[TrainState | None],
     chunk: int = 1000,
+    stopped: Collection[int] = (),
 ) -> Iterator[dict[int, Progress]]:
     """Trains all members as one program; yields after each chunk of steps, as `training.fit` does.
 
     data: as in `training.fit`; it is kept on every device. states: where each goes on, None from
     the start. What is yielded has the Progress of each member that took steps, by its place in
-    `members`: one that is ahead waits for the others, one whose loss is not finite comes no more.
+    `members`: one that is ahead waits for the others, one whose loss is not finite comes no more,
+    nor does one that the caller has put among the `stopped`.
     """
     num_images = len(jax.tree.leaves(data)[0])
     per_epoch, total = length(program.config, num_images)
@@ -232,6 +240,7 @@ def fit(
     at, going = np.asarray(stack.fetch(state.step)), np.arange(len(stack.members)) < len(members)
     for piece in streaming.pieces(int(at.min()), total, per_epoch, chunk, sys.maxsize):
         epoch_start = per_epoch * piece.epoch
+        going[list(stopped)] = False
         begin = np.maximum(at, epoch_start + piece.first)
         end = np.where(going, epoch_start + piece.first + piece.count, 0)
         count = np.maximum(end - begin, 0)
@@ -239,12 +248,13 @@ def fit(
             continue
         state, metrics = run(state, data, order(piece.epoch), begin - epoch_start, count)
         before, (at, metrics) = at, jax.device_get(stack.fetch((state.step, metrics)))
+        sound = np.asarray(stack.fetch(stack.sound(state.params)))
         yield {
             i: Progress(stack.state(state, i), int(at[i]), per_epoch, total, int(at[i] - before[i]),
-                        {name: float(each[i]) for name, each in metrics.items()})
+                        {name: float(each[i]) for name, each in metrics.items()}, bool(sound[i]))
             for i in np.flatnonzero(count).tolist()
         }  # fmt: skip
-        going &= np.isfinite(metrics["loss"])
+        going &= np.isfinite(metrics["loss"]) & sound
 
 
 # What fits
