@@ -72,6 +72,7 @@ COMPANY = {  # flags that one goes with, where it is not enough to choose what r
     "process_id": ["--coordinator=h:1", "--num_processes=3"],
     "capacity_steps": ["--capacity=0.5"],
     "free_bits_groups": ["--free_bits=0.5"],
+    "num_samples": ["--objective=iwae"],
     "num_groups": ["--objective=miwae", "--num_samples=2"],
     "initial_scale": ["--initialiser=normal"],
     "kl_warmup": ["--kl_schedule=linear", "--kl_warmup=7"],

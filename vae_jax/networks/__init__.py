@@ -1,5 +1,6 @@
 """Networks as pairs of pure functions; the only room that imports Flax."""
 
+from vae_jax.networks.adapters import from_equinox, from_linen, from_nnx
 from vae_jax.networks.architectures import (
     ACTIVATIONS,
     DTYPES,
@@ -11,7 +12,7 @@ from vae_jax.networks.architectures import (
     mlp,
     parse_widths,
 )
-from vae_jax.networks.layers import Style, from_linen
+from vae_jax.networks.layers import Style
 
 __all__ = [
     "ACTIVATIONS",
@@ -21,7 +22,9 @@ __all__ = [
     "Architecture",
     "Style",
     "convolutional",
+    "from_equinox",
     "from_linen",
+    "from_nnx",
     "initialiser",
     "mlp",
     "parse_widths",

@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vae_jax.networks.adapters import from_linen
 from vae_jax.networks.layers import (
     MLP,
     PLAIN,
@@ -21,7 +22,6 @@ from vae_jax.networks.layers import (
     ImageEncoder,
     Initialiser,
     Style,
-    from_linen,
     gated,
 )
 from vae_jax.networks.layers import find as find_shape

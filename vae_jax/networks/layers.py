@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from vae_jax.networks.convolutions import convolve, convolve_transposed
-from vae_jax.types import Array, Key, Net, Params, Shape
+from vae_jax.types import Array, Shape
 
 Initialiser = Callable[..., Array]  # (key, shape, dtype) -> array
 
@@ -235,15 +235,3 @@ class ImageDecoder(nn.Module):
         before, rest = self.output_shape[:at], self.output_shape[at + 2 :]
         y = y.reshape(*self.image_shape[:2], *before, *rest)
         return jnp.moveaxis(y, (0, 1), (at, at + 1))
-
-
-def from_linen(module: Any, input_shapes: Sequence[Shape]) -> Net:
-    """Any Linen module of one example as a Net."""
-
-    def init(key: Key) -> Params:
-        return module.init(key, *(jnp.zeros(shape) for shape in input_shapes)).get("params", {})
-
-    def apply(params: Params, *inputs: Array) -> Array:
-        return module.apply({"params": params}, *inputs)
-
-    return Net(init, apply)
