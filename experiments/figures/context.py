@@ -68,7 +68,8 @@ class Scene:
 
     @property
     def latent_dim(self) -> int:
-        return self.settings["model"]["latent_dim"]
+        """How many latents there are, where z is one vector; else 0."""
+        return self.run.latent_dim or 0
 
     @property
     def key(self) -> Any:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vae_jax import distributions, models
 from vae_jax.data.batches import held_out, unit_interval
 from vae_jax.data.conditions import Condition
 from vae_jax.data.dataset import Dataset
@@ -56,6 +57,12 @@ class Run:
     def x_shape(self) -> tuple[int, ...]:
         return self.condition.image_shape
 
+    @property
+    def latent_dim(self) -> int | None:
+        """How many latents there are, where z is one vector; else None."""
+        shapes = self.condition.x_shape, self.condition.c_shape
+        return models.latent_dim(models.latents(self.vae, *shapes))
+
     def split(self, images: Any, labels: Any = None, key: Key | None = None) -> Batch:
         """Targets and what is given of images [n, *x_shape], labels [n] where it needs them.
 
@@ -87,13 +94,20 @@ class Run:
 
     def encode(self, x: Any, c: Any = None) -> Any:
         """q(z|x,c) for targets [n, …], uint8 or floats in [0, 1]; `.mean` is [n, latents]."""
-        x = unit_interval(jnp.asarray(x).reshape(-1, *self.condition.x_shape))
-        return _batched(self.vae.posterior, self.params, x, self._given(c, len(x)))
+        x = self._targets(x)
+        return _batched(_itself, self.vae.posterior, self.params, x, self._given(c, len(x)))
+
+    def _targets(self, x: Any) -> Any:
+        return unit_interval(jnp.asarray(x).reshape(-1, *self.condition.x_shape))
 
     def decode(self, z: Any, c: Any = None) -> Any:
-        """E[x|z,c], targets [n, …] in [0, 1], for latents [n, latent_dim]."""
-        z = jnp.atleast_2d(jnp.asarray(z))
-        return _batched(self.vae.likelihood, self.params, z, self._given(c, len(z))).mean
+        """E[x|z,c], targets [n, …] in [0, 1], for latents [n, latent_dim]; for a tuple of arrays
+        [n, …] where a model has several layers of them.
+        """
+        z = jax.tree.map(jnp.asarray, z)
+        z = jnp.atleast_2d(z) if isinstance(z, jax.Array) else z  # one vector for one image
+        n = len(jax.tree.leaves(z)[0])
+        return _batched(_mean, self.vae.likelihood, self.params, z, self._given(c, n))
 
     def sample(self, key: Key, n: int, c: Any = None, temperature: float = 1.0) -> Any:
         """E[x|z,c] for n latents z drawn from the prior p(z|c), [n, …] in [0, 1].
@@ -104,19 +118,35 @@ class Run:
         """
         c = self._given(c, n)
         keys = jax.random.split(key, n)
-        scale = None if temperature == 1 else temperature  # not every prior has a mean
+        scale = None if temperature == 1 else temperature
         z = _latents(self.vae.prior, self.params, keys, c, scale)
         return self.decode(z, c)
 
     def reconstruct(self, x: Any, c: Any = None) -> Any:
-        """E[x|z,c] at the posterior means z of targets x."""
-        return self.decode(self.encode(x, c).mean, c)
+        """E[x|z,c] at the posterior means z of targets x; where these are not known in closed form,
+        at means of samples.
+        """
+        x = self._targets(x)
+        given = self._given(c, len(x))
+        z = _batched(_mean, self.vae.posterior, self.params, x, given)
+        return _batched(_mean, self.vae.likelihood, self.params, z, given)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _batched(f: Callable[..., Any], params: Params, inputs: Any, c: Any) -> Any:
+def _itself(p: Any) -> Any:
+    return p
+
+
+def _mean(p: Any) -> Any:
+    return distributions.mean(p, jax.random.key(0))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _batched(
+    of: Callable[[Any], Any], f: Callable[..., Any], params: Params, inputs: Any, c: Any
+) -> Any:
+    """of(f(params, input, c)) of each example."""
     with jax.default_matmul_precision(PRECISION):
-        return jax.vmap(functools.partial(f, params))(inputs, c)
+        return jax.vmap(lambda input, c: of(f(params, input, c)))(inputs, c)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -124,7 +154,9 @@ def _latents(prior: Callable[..., Any], params: Params, keys: Any, c: Any, tempe
     def draw(key: Key, c: Any) -> Any:
         p = prior(params, c)
         z = p.sample(key)
-        return z if temperature is None else p.mean + temperature * (z - p.mean)
+        if temperature is None:
+            return z
+        return jax.tree.map(lambda m, z: m + temperature * (z - m), _mean(p), z)
 
     with jax.default_matmul_precision(PRECISION):
         return jax.vmap(draw)(keys, c)
