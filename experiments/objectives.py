@@ -29,6 +29,7 @@ SETTINGS = {
     "dreg": {"num_samples": SAMPLES},
     "score_function": {"num_samples": SAMPLES},
     "beta_tc": {"beta": 4.0},
+    "geco": {"target_distortion": 80.0},
 }
 COLUMNS = ("elbo", "rate", "distortion", "nll", "nll_se", "active_units", "train_seconds")
 
