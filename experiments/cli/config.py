@@ -4,6 +4,7 @@ A setting is written once, as a field of one of the library's configurations; it
 and its check follow. A flag's name is the field's name.
 """
 
+import contextlib
 import dataclasses
 import errno
 import math
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 from absl import flags
 
+from experiments.cli import environment
 from experiments.cli.presets import PRESETS, SHORTCUTS, resolve
 from vae_jax.data.dataset import DataConfig
 from vae_jax.models.build import ModelConfig
@@ -287,11 +289,33 @@ def main(
 
     So is a warning; and a disk that cannot be written or a memory that is full, with exit code 1.
     """
+    with environment.prepared():
+        code = _run(program, run, config, positional, preset)
+        code = _flushed(code)
+    sys.exit(code)
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once all that was printed has left."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: {_spent(error)}", file=sys.stderr)
+        return code or 1
+    return code
+
+
+def _run(
+    program: str, run: Callable[[Any], int | None], config: type, positional: str, preset: str
+) -> int:
+    """The exit code of a command; what goes wrong is one line."""
     arguments = sys.argv[1:]
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
         print(usage(program, config, positional))
-        sys.exit(0)
+        return 0
     try:
         settings = parse(arguments, config, positional, preset)
         # Read when JAX first asks for its devices: later than this.
@@ -300,15 +324,16 @@ def main(
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
         if issubclass(config, Config):
             processes.start(settings.processes)
-        sys.exit(processes.run(lambda: run(settings) or 0))
+        environment.check_devices()
+        return processes.run(lambda: run(settings) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         line = _spent(error)
         if not line:
             raise
         print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130

@@ -40,7 +40,7 @@ def none(image_shape: Shape, num_classes: int = 0) -> Condition:
         image_shape,
         image_shape,
         (0,),
-        lambda key, image, label: (image, jnp.zeros(0)),
+        lambda key, image, label: (image, jnp.zeros(0, jnp.float32)),
         lambda x, c: x,
         lambda c: jnp.zeros(image_shape[:2], bool),
     )
@@ -52,7 +52,10 @@ def label(image_shape: Shape, num_classes: int) -> Condition:
         raise UserError("condition label needs data with labels of at least two classes")
     return none(image_shape, num_classes)._replace(
         c_shape=(num_classes,),
-        split=lambda key, image, label: (image, jax.nn.one_hot(label, num_classes)),
+        split=lambda key, image, label: (
+            image,
+            jax.nn.one_hot(label, num_classes, dtype=jnp.float32),
+        ),
     )
 
 

@@ -250,7 +250,7 @@ class Categorical(Distribution):
 
     @property
     def mean(self) -> Array:
-        return jax.nn.softmax(self.logits) @ (jnp.arange(LEVELS) / TOP)
+        return jax.nn.softmax(self.logits) @ (jnp.arange(LEVELS, dtype=self.logits.dtype) / TOP)
 
     @property
     def mode(self) -> Array:

@@ -66,7 +66,7 @@ def transition(
     """
     momentum_key, accept_key = jax.random.split(key)
     gradient = jax.grad(log_density)
-    start = jax.random.normal(momentum_key, z.shape)
+    start = jax.random.normal(momentum_key, z.shape, z.dtype)
 
     def leapfrog(_: Any, state: Any) -> Any:
         z, v = state
@@ -79,7 +79,7 @@ def transition(
     v = v + step / 2 * gradient(end)
     change = log_density(end) - log_density(z) + 0.5 * (start @ start - v @ v)
     probability = jnp.where(jnp.isfinite(change), jnp.exp(jnp.minimum(change, 0)), 0.0)
-    accepted = jax.random.uniform(accept_key) < probability
+    accepted = jax.random.uniform(accept_key, dtype=z.dtype) < probability
     return jnp.where(accepted, end, z), probability
 
 

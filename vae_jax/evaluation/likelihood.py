@@ -80,9 +80,11 @@ def _importance(num_samples: int, group: int, keep: bool) -> Callable[..., Any]:
             log_w = jax.vmap(lambda k: log_weight(vae, params, k, x, c))(keys)
             log_w = jnp.where(index < num_samples, log_w, -jnp.inf)
             sums = jax.nn.logsumexp(log_w), jax.nn.logsumexp(2 * log_w)
-            return jax.tree.map(jnp.logaddexp, carry, sums), log_w if keep else jnp.zeros(0)
+            return jax.tree.map(jnp.logaddexp, carry, sums), log_w if keep else jnp.zeros(
+                0, jnp.float32
+            )
 
-        nothing = (jnp.asarray(-jnp.inf), jnp.asarray(-jnp.inf))
+        nothing = (jnp.float32(-jnp.inf), jnp.float32(-jnp.inf))
         starts = jnp.arange(0, num_samples, group)
         (first, second), log_w = jax.lax.scan(add, nothing, starts)
         # Var[log mean w] ≈ Var[w] / (K E[w]²), by the delta method.

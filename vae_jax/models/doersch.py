@@ -38,10 +38,10 @@ WIDTHS = (1000, 500, 250)  # of a prior's own net
 def dense_init(key: Key, inputs: int, outputs: int, sparse: bool = True) -> Params:
     """Weights of one layer, as Caffe's Gaussian filler draws them."""
     value_key, kept_key = jax.random.split(key)
-    kernel = STD * jax.random.normal(value_key, (inputs, outputs))
+    kernel = STD * jax.random.normal(value_key, (inputs, outputs), jnp.float32)
     if sparse:
         kernel *= jax.random.bernoulli(kept_key, min(1.0, SPARSE / outputs), kernel.shape)
-    return {"kernel": kernel, "bias": jnp.zeros(outputs)}
+    return {"kernel": kernel, "bias": jnp.zeros(outputs, jnp.float32)}
 
 
 def dense(params: Params, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:

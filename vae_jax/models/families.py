@@ -107,7 +107,7 @@ def logistic_mixture(net: Net, num_components: int = 1, floor: float = FLOOR) ->
     [0, 1], so that the components start apart.
     """
     k = num_components
-    spread = (jnp.arange(k) + 0.5) / k
+    spread = (jnp.arange(k, dtype=jnp.float32) + 0.5) / k
 
     def apply(params: Params, z: Array, condition: Array) -> DiscretizedLogistic:
         raw = net.apply(params, z, condition)

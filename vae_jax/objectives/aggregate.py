@@ -33,7 +33,7 @@ def batch_weights(
     """
     n = num_examples
     if not stratified:
-        return jnp.full((batch_size, batch_size), -math.log(n * batch_size))
+        return jnp.full((batch_size, batch_size), -math.log(n * batch_size), jnp.float32)
     other = math.log(max(n - 1, 1) / (n * max(batch_size - 1, 1)))
     return jnp.where(jnp.eye(batch_size, dtype=bool), -math.log(n), other)
 

@@ -83,8 +83,8 @@ class Run:
         """c for n examples; UserError where the model needs one and none fits."""
         shape = self.condition.c_shape
         if c is None and shape == (0,):
-            return jnp.zeros((n, 0))
-        c = jnp.asarray(jnp.nan if c is None else c)
+            return jnp.zeros((n, 0), jnp.float32)
+        c = jnp.asarray(jnp.nan if c is None else c, jnp.float32)
         if c.shape not in (shape, (n, *shape)):
             raise UserError(
                 f"the run models p(x|c), c its {self.config['settings']['model']['condition']}: "
@@ -104,7 +104,7 @@ class Run:
         """E[x|z,c], targets [n, …] in [0, 1], for latents [n, latent_dim]; for a tuple of arrays
         [n, …] where a model has several layers of them.
         """
-        z = jax.tree.map(jnp.asarray, z)
+        z = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), z)
         z = jnp.atleast_2d(z) if isinstance(z, jax.Array) else z  # one vector for one image
         n = len(jax.tree.leaves(z)[0])
         return _batched(_mean, self.vae.likelihood, self.params, z, self._given(c, n))
