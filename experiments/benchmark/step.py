@@ -10,7 +10,7 @@ Times, in alternating rounds in one process, on random images of MNIST's shape:
 
 and says each as a ratio to the floor; the convolutional networks' step both ways; the test NLL
 with 5,000 samples, in images/s and as a share of the machine's rate of matrix products; sixteen
-members of a sweep, all at once and one after the other (`sweep_benchmark`); then importing,
+members of a sweep, all at once and one after the other (`benchmark.sweeps`); then importing,
 starting, and memory, each in processes of their own. Every flag of `experiments.run` that shapes
 the step works. Three minutes.
 """

@@ -250,7 +250,7 @@ def digits(data_dir: Path) -> Table:
 
 
 def _arc(data_seed: int) -> Table:
-    """Points in the plane (see `plane`), real numbers without grey levels."""
+    """Points in the plane (see `arc`), real numbers without grey levels."""
     sizes = {"train": 64_000, "test": 10_000}
     splits = {s: Split(arc.arc(uniform((n, 3), data_seed, s))) for s, n in sizes.items()}
     return Table("arc", f"drawn with data_seed {data_seed}", **splits, factors=())

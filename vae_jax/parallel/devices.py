@@ -5,9 +5,9 @@
 
 Inside, JAX's mesh is set: batches are shared out along its axis `data`, and everything else, the
 weights and the data set too, is whole on every device. Members of a sweep that train at once are
-shared out along `member` (see `sweeps`). What is computed is the same, so that numbers agree to
-rounding whatever the number of devices; how devices exchange sums is left to XLA's partitioner.
-With one device nothing is set and nothing changes.
+shared out along `member` (see `training.sweeps`). What is computed is the same, so that numbers
+agree to rounding whatever the number of devices; how devices exchange sums is left to XLA's
+partitioner. With one device nothing is set and nothing changes.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Pictures of a sweep: its rows in, a matplotlib figure out.
 
-Rows are as `sweep_means` has them; what diverged is left out and mentioned. Points are means over
+Rows are as `seed_means` has them; what diverged is left out and mentioned. Points are means over
 seeds, error bars their standard errors.
 """
 
