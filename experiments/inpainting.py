@@ -25,6 +25,7 @@ from experiments import cli, runner
 from experiments.cli.presets import resolve
 from experiments.figures.context import pictures
 from experiments.runner.job import Job, assemble
+from experiments.runner.run_directory import RunDirectory
 from vae_jax import data, evaluation, files, plots, runs
 from vae_jax.data import batches, fixed_draws
 from vae_jax.evaluation.per_example import mean

@@ -23,6 +23,8 @@ from vae_jax import evaluation, training
 from vae_jax.objectives import kl_weights, warmup_ends
 from vae_jax.parallel import processes
 
+ALL_STEPS = "all steps"  # why most trainings end
+
 
 class Task(NamedTuple):
     """A training, where it leaves what, and its name among others; "" where it is alone."""
@@ -139,6 +141,9 @@ class Log:
             print(f"note       no checkpoint in {self.directory.path}: training from the start")
         fresh = {"step": 0, "sums": {}, "best": None, "since_best": 0, "ended": None}
         self.meta = meta or {**fresh, "seconds": 0.0}
+        ended, total = self.meta["ended"], self.job.length[1]
+        if ended and ended["reason"] == ALL_STEPS and ended["step"] < total:  # it grows
+            self.meta["ended"] = None
         self.board = None
         if self.writes:
             history = self.directory.rewind(self.meta["step"])
@@ -161,7 +166,7 @@ class Log:
         if due or last:
             self.evaluate(progress)
         if last and not self.meta["ended"] and not self.diverged:
-            self._end(progress.step, "all steps")
+            self._end(progress.step, ALL_STEPS)
 
     def save(self, progress: training.Progress) -> None:
         """The state after a chunk, unless it is no good."""

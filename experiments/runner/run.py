@@ -111,6 +111,8 @@ def evaluate(task: Task) -> tuple[dict[str, Any] | None, list[Path]]:
     paths = catalogue.draw(run, job.dataset, directory.path / "figures")
     if job.config.run.tensorboard:
         tensorboard.finish(directory.path, run.history, summary, paths)
+    summary["figures"] = [path.name for path in paths]
+    directory.write_summary(summary)  # only now is all of it there
     return summary, paths
 
 

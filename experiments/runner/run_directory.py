@@ -140,12 +140,12 @@ class RunDirectory:
         return "finished" if self.finished() else "started"
 
     def finished(self) -> bool:
-        """Whether it holds the summary of a run with these settings, those apart that show in
-        nothing.
+        """Whether it holds summary and figures of a run with these settings, those apart that show
+        in nothing.
         """
-        if not (self.path / "summary.json").exists():
-            return False
         try:
+            if "figures" not in (self.summary or {}):  # which are drawn last
+                return False
             before = runs.read_config(self.path)["settings"]
         except UserError:
             return False

@@ -14,7 +14,7 @@ import numpy as np
 import oracles
 import pytest
 
-from vae_jax import evaluation
+from vae_jax import evaluation, models
 from vae_jax.distributions.continuous import MultivariateNormal, Normal
 from vae_jax.evaluation import annealing, disentanglement, latents
 from vae_jax.settings import UserError
@@ -407,9 +407,8 @@ def test_a_data_set_is_scored_by_its_own_factors_that_vary(trained):
     assert load("", nothing) is None
     with pytest.raises(UserError, match="digits has none"):
         load("own", nothing)
-    model = run.config["settings"]["model"] | {"latent_dim": 0}
-    settings = run.config["settings"] | {"model": model}
-    empty = dataclasses.replace(run, config=run.config | {"settings": settings})
+    without = models.build(models.ModelConfig(latent_dim=0), run.condition.x_shape)
+    empty = dataclasses.replace(run, vae=without)
     assert load("", own, empty) is None
     with pytest.raises(UserError, match="scores the latents"):
         load("own", own, empty)

@@ -87,12 +87,12 @@ def test_everything_from_a_directory(directory, tmp_path, capsys):
 
 def test_from_a_pack_where_there_is_no_data_set(pack, tmp_path, monkeypatch):
     """What needs no images is drawn all the same; the rest is one line, and nothing is drawn."""
-    from vae_jax import data
+    from vae_jax.data import DataError, identity
 
     def missing(config):
-        raise data.DataError("no digits here")
+        raise DataError("no digits here")
 
-    monkeypatch.setattr(data, "load", missing)
+    monkeypatch.setattr(identity, "load", missing)
     flags = (f"--out={tmp_path}", "--axes=3,1", "--n=2")
     assert draw(pack, "--figures=curves,manifold,samples,temperatures,traversals", *flags) == 0
     assert len([*tmp_path.iterdir()]) == 5

@@ -14,6 +14,7 @@ import pytest
 
 from experiments.cli.config import parse
 from experiments.launch import command, grid, local, slurm
+from vae_jax import runs
 from vae_jax.settings import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -178,8 +179,12 @@ def test_a_share_of_the_cores_is_a_smaller_thread_pool():
 
 def stand_in(point: grid.Point, then: str) -> list[str]:
     """A run that leaves what a finished one does, after `then`."""
-    settings = json.dumps({"settings": parse(point.flags).settings})
-    ending = 'printf %s "$1" > config.json; echo "{}" > summary.json'
+    dataset = {"name": "digits", "source": "", "sha256": "", "labels_sha256": "", "num_classes": 10}
+    settings = json.dumps({
+        "format": runs.FORMAT, "settings": parse(point.flags).settings, "environment": {},
+        "dataset": {**dataset, "x_shape": [8, 8, 1]},
+    })  # fmt: skip
+    ending = """printf %s "$1" > config.json; echo '{"figures": []}' > summary.json"""
     return ["sh", "-c", f"cd {point.directory}; echo begun; {then}; {ending}", "sh", settings]
 
 

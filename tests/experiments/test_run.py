@@ -320,7 +320,7 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, finished):
 
 
 def test_a_directory_that_holds_something_is_left_alone(finished, tmp_path):
-    with pytest.raises(UserError, match="already holds a run: go on with --resume"):
+    with pytest.raises(UserError, match="already holds this run: go on with --resume"):
         run(finished)
     (tmp_path / "thesis.tex").write_text("words")
     with pytest.raises(UserError, match=r"is not empty \(thesis.tex\)"):

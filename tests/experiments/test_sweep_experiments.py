@@ -275,7 +275,7 @@ def test_bad_input_writes_nothing(tmp_path, case):
 
 
 def test_directories_that_hold_something_else(finished, tmp_path):
-    with pytest.raises(UserError, match=r"member z1-beta0.5: cannot resume .*epochs was 2, now 1"):
+    with pytest.raises(UserError, match=r"z1-beta0.5 holds another run: epochs was 2, now 1"):
         run(finished, *CROSSED, "--epochs=1")
     with pytest.raises(UserError, match=r"holds a run of experiments.run"):
         run(finished / "z1-beta0.5", *CROSSED)

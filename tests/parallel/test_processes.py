@@ -169,7 +169,7 @@ def test_one_told_to_stop_stops_both_saved_and_they_go_on(tmp_path):
 def test_an_error_of_process_0_and_flags_that_differ_are_said_by_both(tmp_path):
     assert ended(begun(tmp_path / "r", "--epochs=1"))[0] == 0
     for code, _, err in map(ended, both(tmp_path / "r")):
-        assert (code in (1, 2) and "already holds a run" in err) or processes.LOST in err
+        assert (code in (1, 2) and "already holds this run" in err) or processes.LOST in err
     place = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
     pair = [begun(tmp_path / "s", f"--process_id={i}", f"--seed={i}", *place) for i in range(2)]
     for code, _, err in map(ended, pair):

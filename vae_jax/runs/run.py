@@ -104,8 +104,10 @@ class Run:
         """E[x|z,c], targets [n, …] in [0, 1], for latents [n, latent_dim]; for a tuple of arrays
         [n, …] where a model has several layers of them.
         """
-        z = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), z)
-        z = jnp.atleast_2d(z) if isinstance(z, jax.Array) else z  # one vector for one image
+        if isinstance(z, tuple):
+            z = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), z)
+        else:
+            z = jnp.atleast_2d(jnp.asarray(z, jnp.float32))  # one vector for one image
         n = len(jax.tree.leaves(z)[0])
         return _batched(_mean, self.vae.likelihood, self.params, z, self._given(c, n))
 
