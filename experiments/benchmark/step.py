@@ -36,7 +36,7 @@ from experiments.benchmark import sweeps
 from experiments.cli.config import Config
 from vae_jax import evaluation, models, objectives, training, types
 from vae_jax.data import conditions
-from vae_jax.data.batches import preparer
+from vae_jax.data.batches import Rows, preparer
 
 SHAPE, NUM_IMAGES = (28, 28, 1), 60_000
 STEPS, ROUNDS = 100, 7
@@ -142,7 +142,8 @@ def images(config: Config) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 256, (NUM_IMAGES, int(np.prod(SHAPE))), dtype=np.uint8)
     order = rng.integers(0, NUM_IMAGES, (STEPS, config.training.batch_size))
-    return jnp.asarray(rows), jnp.asarray(order)
+    labels = jnp.zeros(NUM_IMAGES, jnp.int32)
+    return Rows(jnp.asarray(rows), labels), jnp.asarray(order)
 
 
 def compiled_loop(config: Config, steps: int = STEPS) -> Callable[[], Any]:
@@ -158,7 +159,7 @@ def single_steps(config: Config, steps: int = STEPS) -> Callable[[], Any]:
     @partial(jax.jit, donate_argnums=0)
     def one(state: Any, rows: Any, order: Any, i: Any) -> Any:
         keys = jax.random.split(jax.random.fold_in(key, state.step))
-        return step(state, keys[1], prepare(keys[0], rows[order[i]]))
+        return step(state, keys[1], prepare(keys[0], jax.tree.map(lambda a: a[order[i]], rows)))
 
     def work() -> Any:
         state = jax.tree.map(jnp.copy, start)

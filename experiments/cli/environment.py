@@ -37,6 +37,8 @@ def prepared() -> Iterator[None]:
     for variable, (name, value) in _JAX.items():
         if variable in os.environ and hasattr(jax.config, name):
             jax.config.update(name, value)
+    if "matplotlib" in sys.modules:  # not as somebody's matplotlibrc has it
+        sys.modules["matplotlib"].rcdefaults()
     before = None
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGINT, _leave)

@@ -4,6 +4,7 @@ Which of them a run can have, which it draws by itself, and what draws each: FIG
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,8 +41,14 @@ def draw(run: Run, dataset: Dataset, folder: Path) -> list[Path]:
     paths = []
     for name, entry in FIGURES.items():
         if entry.own(scene) and not entry.lacks(scene):
-            paths.append(folder / f"{name}.{own['figure_format']}")
-            plots.save(entry.draw(scene), paths[-1])
+            path = folder / f"{name}.{own['figure_format']}"
+            try:
+                plots.save(entry.draw(scene), path)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+                warnings.warn(f"the figure {name} could not be drawn: {reason}", stacklevel=2)
+            else:
+                paths.append(path)
     return paths
 
 

@@ -85,6 +85,39 @@ def test_help_where_its_letters_cannot_be_written():
     assert done.returncode == 0 and b"--latent_dim" in done.stdout and not done.stderr
 
 
+def test_figures_are_the_same_whatever_matplotlib_is_told(tmp_path):
+    """A notebook's backend that is not here, and settings that would turn images upside down."""
+    told = "image.origin: lower\naxes.grid: True\nfont.size: 30\nlines.linewidth: 9\n"
+    (tmp_path / "matplotlibrc").write_text(told)
+    assert run(tmp_path / "plain").returncode == 0
+    hostile = {"MPLBACKEND": "module://no_such.backend", "MATPLOTLIBRC": str(tmp_path)}
+    done = run(tmp_path / "hostile", **hostile)
+    assert done.returncode == 0, done.stderr
+    for name in ("samples", "reconstructions", "manifold", "latents"):
+        pictures = [(tmp_path / d / "figures" / f"{name}.png").read_bytes()
+                    for d in ("plain", "hostile")]  # fmt: skip
+        assert pictures[0] == pictures[1], name
+
+
+def test_a_figure_that_fails_is_a_warning_that_names_it(tmp_path, monkeypatch):
+    from run_helpers import untrained
+
+    import vae_jax
+    from experiments.figures import catalogue
+
+    job = untrained(tmp_path / "run")
+
+    def failing(scene):
+        raise ValueError("no such colour\nand more")
+
+    broken = catalogue.FIGURES["samples"]._replace(draw=failing)
+    monkeypatch.setitem(catalogue.FIGURES, "samples", broken)
+    with pytest.warns(UserWarning, match="figure samples could not be drawn: no such colour"):
+        paths = catalogue.draw(vae_jax.load(tmp_path / "run"), job.dataset, tmp_path / "figures")
+    names = [path.stem for path in paths]
+    assert "samples" not in names and {"manifold", "reconstructions", "curves"} <= set(names)
+
+
 LOAD = """
 import jax, vae_jax, sys, numpy as np
 jax.config.update("jax_enable_x64", sys.argv[2] == "1")
