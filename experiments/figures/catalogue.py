@@ -44,7 +44,7 @@ def draw(run: Run, dataset: Dataset, folder: Path) -> list[Path]:
             path = folder / f"{name}.{own['figure_format']}"
             try:
                 plots.save(entry.draw(scene), path)
-            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            except Exception as error:  # whatever a figure raises, the run is there without it
                 reason = next(iter(str(error).splitlines()), "") or type(error).__name__
                 warnings.warn(f"the figure {name} could not be drawn: {reason}", stacklevel=2)
             else:

@@ -94,7 +94,7 @@ def train(tasks: Sequence[Task], fit: Fit, stop: Stop, title: str = "") -> int:
             seconds = (time.perf_counter() - clock) / len(progresses)  # each one's share
             for i, progress in progresses.items():
                 logs[i].add(progress, seconds)
-                stopped |= {i} if logs[i].meta["ended"] else set()
+                stopped |= {i} if logs[i].meta["ended"] or logs[i].diverged else set()
             clock = time.perf_counter()
             for i, progress in progresses.items():
                 logs[i].save(progress)

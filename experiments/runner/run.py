@@ -99,7 +99,7 @@ def evaluate(task: Task) -> tuple[dict[str, Any] | None, list[Path]]:
     with devices.everywhere():
         shared = dataclasses.replace(run, params=devices.put(run.params))
         summary = summarise(job, shared, run.history, directory.ended)
-    wrong = [k for k, v in summary.items() if isinstance(v, float) and not math.isfinite(v)]
+    wrong = [name for name, value in summary.items() if not all_finite(value)]
     if wrong:
         name = f"{task.name}: " if task.name else ""
         print(f"error: {name}{wrong[0]} of the weights of step {run.meta['step']:,} is "
@@ -114,6 +114,15 @@ def evaluate(task: Task) -> tuple[dict[str, Any] | None, list[Path]]:
     summary["figures"] = [path.name for path in paths]
     directory.write_summary(summary)  # only now is all of it there
     return summary, paths
+
+
+def all_finite(value: Any) -> bool:
+    """Whether every number in a JSON value is one."""
+    if isinstance(value, dict):
+        value = [*value.values()]
+    if isinstance(value, list):
+        return all(map(all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]], ended: Any) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_a_figure_that_fails_is_a_warning_that_names_it(tmp_path, monkeypatch):
     job = untrained(tmp_path / "run")
 
     def failing(scene):
-        raise ValueError("no such colour\nand more")
+        raise RuntimeError("no such colour\nand more")
 
     broken = catalogue.FIGURES["samples"]._replace(draw=failing)
     monkeypatch.setitem(catalogue.FIGURES, "samples", broken)
