@@ -12,7 +12,7 @@ and says each as a ratio to the floor; the convolutional networks' step both way
 with 5,000 samples, in images/s and as a share of the machine's rate of matrix products; sixteen
 members of a sweep, all at once and one after the other (`benchmark.sweeps`); then importing,
 starting, and memory, each in processes of their own. Every flag of `experiments.run` that shapes
-the step works. Three minutes.
+the step works, and those of `timing` say how long is timed. Three minutes.
 """
 
 import dataclasses
@@ -33,27 +33,29 @@ import numpy as np
 import optax
 
 from experiments.benchmark import sweeps
-from experiments.cli.config import Config
+from experiments.benchmark.timing import BenchmarkConfig
 from vae_jax import evaluation, models, objectives, training, types
 from vae_jax.data import conditions
 from vae_jax.data.batches import Rows, preparer
 
 SHAPE, NUM_IMAGES = (28, 28, 1), 60_000
-STEPS, ROUNDS = 100, 7
 CONVOLUTIONAL = ("conv", "resnet")
-CONVOLUTIONAL_STEPS, CONVOLUTIONAL_ROUNDS = 5, 3
-NLL_IMAGES, NLL_SAMPLES = 100, 5000
+FEW_ROUNDS = 3  # of what takes long
+NLL_IMAGES = 100
 
 
-def main(config: Config) -> None:
-    started_up = start_up()  # first: a child's peak memory counts what it is forked from
+def main(config: BenchmarkConfig) -> None:
+    started_up = start_up(
+        config.timing.starts
+    )  # first: a child's peak memory counts what it is forked from
+    steps, rounds = config.timing.steps_timed, config.timing.rounds
     workloads = {
-        "compiled loop": compiled_loop(config),
-        "single steps": single_steps(config),
-        "matrix products": matrix_products(config),
-        "optimiser": optimiser(config),
+        "compiled loop": compiled_loop(config, steps),
+        "single steps": single_steps(config, steps),
+        "matrix products": matrix_products(config, steps),
+        "optimiser": optimiser(config, steps),
     }
-    times = alternate(workloads)
+    times = alternate(workloads, steps, rounds)
     floor = [a + b for a, b in zip(times["matrix products"], times["optimiser"], strict=True)]
     rows = {
         "compiled loop": times["compiled loop"],
@@ -70,14 +72,15 @@ def main(config: Config) -> None:
         ratio = statistics.median(s / f for s, f in zip(seconds, floor, strict=True))
         step = statistics.median(seconds)
         print(f"{name:<20}{1e3 * step:>12.2f}{ratio:>16.2f}{batch / step:>12,.0f}")
-    convolutional(config)
+    if config.timing.conv_steps:
+        convolutional(config)
     test_nll(config)
     sweeps.main(config)
     print(started_up)
 
 
 def alternate(
-    workloads: dict[str, Callable[[], Any]], steps: int = STEPS, rounds: int = ROUNDS
+    workloads: dict[str, Callable[[], Any]], steps: int, rounds: int
 ) -> dict[str, list[float]]:
     """Seconds a step of each workload in each round; the first round compiles and is dropped."""
     times = {name: [] for name in workloads}
@@ -89,72 +92,75 @@ def alternate(
     return {name: seconds[1:] for name, seconds in times.items()}
 
 
-def convolutional(config: Config) -> None:
+def convolutional(config: BenchmarkConfig) -> None:
     """The loop and single steps of the convolutional networks, and how they compare."""
-    steps, batch = CONVOLUTIONAL_STEPS, config.training.batch_size
+    steps, batch = config.timing.conv_steps, config.training.batch_size
+    rounds = min(FEW_ROUNDS, config.timing.rounds)
     print(f"{'':<20}{'ms a step':>12}{'single steps':>16}{'images/s':>12}")
     for network in CONVOLUTIONAL:
         shape = dataclasses.replace(config.model, network=network, widths="auto")
         settings = dataclasses.replace(config, model=shape)
         both = {"loop": compiled_loop(settings, steps), "single": single_steps(settings, steps)}
-        times = alternate(both, steps, CONVOLUTIONAL_ROUNDS)
+        times = alternate(both, steps, rounds)
         loop, single = statistics.median(times["loop"]), statistics.median(times["single"])
         print(f"{network:<20}{1e3 * loop:>12.1f}{1e3 * single:>16.1f}{batch / loop:>12,.0f}")
 
 
-def test_nll(config: Config) -> None:
+def test_nll(config: BenchmarkConfig) -> None:
     """Images/s of the importance-weighted NLL, and its decoder's share of the matrix rate."""
     vae = models.build(config.model, SHAPE)
     params = vae.init(jax.random.key(0))
     x = np.random.default_rng(0).random((NLL_IMAGES, *SHAPE), np.float32)
     data, key = types.unconditional(x), jax.random.key(0)
+    samples = config.timing.timed_nll_samples
     side = 2048
     square = jnp.ones((side, side))
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
     work = {
-        "nll": lambda: evaluation.log_likelihood(vae, params, data, key, NLL_SAMPLES).log_p,
+        "nll": lambda: evaluation.log_likelihood(vae, params, data, key, samples).log_p,
         "matrix": lambda: product(square),
     }
-    times = alternate(work, 1, 3)
+    times = alternate(work, 1, min(FEW_ROUNDS, config.timing.rounds))
     seconds, rate = (
         statistics.median(times["nll"]),
         2 * side**3 / statistics.median(times["matrix"]),
     )
     weights = [leaf.size for leaf in jax.tree.leaves(params["likelihood"]) if leaf.ndim == 2]
-    share = 2 * sum(weights) * NLL_SAMPLES * NLL_IMAGES / seconds / rate
-    print(f"{f'NLL, {NLL_SAMPLES:,} samples':<20}{NLL_IMAGES / seconds:>10.1f} images/s, "
+    share = 2 * sum(weights) * samples * NLL_IMAGES / seconds / rate
+    print(f"{f'NLL, {samples:,} samples':<20}{NLL_IMAGES / seconds:>10.1f} images/s, "
           f"{100 * share:.0f} % of the matrix rate, {rate / 1e9:,.0f} GFLOP/s")  # fmt: skip
 
 
-def make_step(config: Config) -> tuple[Any, Any, Any]:
+def make_step(config: BenchmarkConfig, steps: int) -> tuple[Any, Any, Any]:
     """The step, what prepares its batch, and where it starts."""
     vae = models.build(config.model, SHAPE)
     objective = objectives.build(config.objective, vae, SHAPE, NUM_IMAGES)
     weights = objectives.kl_weights(config.objective)
-    update = training.make_optimiser(config.training, STEPS)
+    update = training.make_optimiser(config.training, steps)
     step = training.make_step(vae, objective, update, weights, config.training.ema)
     state = training.initial_state(vae, objective, config.training, NUM_IMAGES)
     return step, preparer(config.data.binarisation, conditions.none(SHAPE)), state
 
 
-def images(config: Config) -> tuple[Any, Any]:
-    """Random images as rows, and the order of STEPS batches of them."""
+def images(config: BenchmarkConfig, steps: int) -> tuple[Any, Any]:
+    """Random images as rows, and the order of `steps` batches of them."""
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 256, (NUM_IMAGES, int(np.prod(SHAPE))), dtype=np.uint8)
-    order = rng.integers(0, NUM_IMAGES, (STEPS, config.training.batch_size))
-    labels = jnp.zeros(NUM_IMAGES, jnp.int32)
-    return Rows(jnp.asarray(rows), labels), jnp.asarray(order)
+    order = rng.integers(0, NUM_IMAGES, (steps, config.training.batch_size))
+    some = Rows(jnp.asarray(rows), jnp.zeros(NUM_IMAGES, jnp.int32))
+    return some, jnp.asarray(order)
 
 
-def compiled_loop(config: Config, steps: int = STEPS) -> Callable[[], Any]:
-    step, prepare, state = make_step(config)
-    run, (rows, order), key = training.make_run(step, prepare), images(config), jax.random.key(0)
+def compiled_loop(config: BenchmarkConfig, steps: int) -> Callable[[], Any]:
+    step, prepare, state = make_step(config, steps)
+    run, key = training.make_run(step, prepare), jax.random.key(0)
+    rows, order = images(config, steps)
     return lambda: run(jax.tree.map(jnp.copy, state), key, rows, order, 0, steps)
 
 
-def single_steps(config: Config, steps: int = STEPS) -> Callable[[], Any]:
-    step, prepare, start = make_step(config)
-    (rows, order), key = images(config), jax.random.key(0)
+def single_steps(config: BenchmarkConfig, steps: int) -> Callable[[], Any]:
+    step, prepare, start = make_step(config, steps)
+    (rows, order), key = images(config, steps), jax.random.key(0)
 
     @partial(jax.jit, donate_argnums=0)
     def one(state: Any, rows: Any, order: Any, i: Any) -> Any:
@@ -170,11 +176,11 @@ def single_steps(config: Config, steps: int = STEPS) -> Callable[[], Any]:
     return work
 
 
-def matrix_products(config: Config) -> Callable[[], Any]:
+def matrix_products(config: BenchmarkConfig, steps: int) -> Callable[[], Any]:
     """Of each layer, forwards x W and then backwards xᵀ g and g Wᵀ, in the step's own order: each
     needs the one before. Not g Wᵀ at the images.
     """
-    params = make_step(config)[2].params
+    params = make_step(config, steps)[2].params
     layers = [
         leaf for part in ("posterior", "likelihood") for leaf in jax.tree.leaves(params[part])
     ]
@@ -201,14 +207,14 @@ def matrix_products(config: Config) -> Callable[[], Any]:
             results = jax.lax.optimization_barrier(products(x + seen, matrices))
             return 1e-30 * sum(result[0, 0] for result in results)
 
-        return jax.lax.fori_loop(0, STEPS, body, jnp.zeros(()))
+        return jax.lax.fori_loop(0, steps, body, jnp.zeros(()))
 
     return lambda: work(x, matrices)
 
 
-def optimiser(config: Config) -> Callable[[], Any]:
-    state = make_step(config)[2]
-    update = training.make_optimiser(config.training, STEPS)
+def optimiser(config: BenchmarkConfig, steps: int) -> Callable[[], Any]:
+    state = make_step(config, steps)[2]
+    update = training.make_optimiser(config.training, steps)
 
     @jax.jit
     def work(params: Any, opt_state: Any) -> Any:
@@ -219,15 +225,15 @@ def optimiser(config: Config) -> Callable[[], Any]:
             updates, opt_state = update.update(gradient, opt_state, params)
             return optax.apply_updates(params, updates), opt_state
 
-        return jax.lax.fori_loop(0, STEPS, body, (params, opt_state))
+        return jax.lax.fori_loop(0, steps, body, (params, opt_state))
 
     return lambda: work(state.params, state.opt_state)
 
 
-def start_up() -> str:
+def start_up(starts: int) -> str:
     """Seconds to import, to the first step of a run, and that run's peak memory."""
     needed, ours = [], []
-    for _ in range(5):
+    for _ in range(starts):
         needed.append(run_python("import jax, flax.linen, optax"))
         ours.append(run_python("import vae_jax"))
     ratio = statistics.median(b / a for a, b in zip(needed, ours, strict=True))

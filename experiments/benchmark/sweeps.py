@@ -18,29 +18,34 @@ import jax
 import numpy as np
 
 from experiments import cli
-from experiments.cli.config import Config
+from experiments.benchmark.timing import BenchmarkConfig
 from vae_jax import models, objectives
 from vae_jax.data import conditions
 from vae_jax.data.batches import Rows, preparer
 from vae_jax.training import sweeps
 
 SHAPE = (28, 28, 1)
-MEMBERS, STEPS, ROUNDS = 16, 20, 5
+STEPS, MOST_ROUNDS = 20, 5
 
 
-def main(config: Config) -> None:
+def main(config: BenchmarkConfig) -> None:
+    count, most = config.timing.members, rounds(config)
     at_once, in_turn = all_at_once(config), one_after_the_other(config)
-    times = [(seconds(at_once, 1), seconds(in_turn, MEMBERS)) for _ in range(1 + ROUNDS)][1:]
-    images = MEMBERS * STEPS * config.training.batch_size
-    print(f"{f'{MEMBERS} members, {config.model.network}':<20}{'ms a step of each':>20}"
+    times = [(seconds(at_once, 1), seconds(in_turn, count)) for _ in range(1 + most)][1:]
+    images = count * STEPS * config.training.batch_size
+    print(f"{f'{count} members, {config.model.network}':<20}{'ms a step of each':>20}"
           f"{'images/s':>12}")  # fmt: skip
     for name, some in zip(
         ("all at once", "one after the other"), zip(*times, strict=True), strict=True
     ):
         middle = statistics.median(some)
-        print(f"{name:<20}{1e3 * middle / MEMBERS / STEPS:>20.2f}{images / middle:>12,.0f}")
+        print(f"{name:<20}{1e3 * middle / count / STEPS:>20.2f}{images / middle:>12,.0f}")
     ratio = statistics.median(b / a for a, b in times)
     print(f"{'at once':<20}{ratio:>20.2f} times as fast")
+
+
+def rounds(config: BenchmarkConfig) -> int:
+    return min(MOST_ROUNDS, config.timing.rounds)
 
 
 def seconds(training: Iterator[Any], chunks: int) -> float:
@@ -50,20 +55,20 @@ def seconds(training: Iterator[Any], chunks: int) -> float:
     return time.perf_counter() - started
 
 
-def all_at_once(config: Config) -> Iterator[Any]:
+def all_at_once(config: BenchmarkConfig) -> Iterator[Any]:
     """Each chunk is STEPS steps of every member."""
-    program, members = make(config, STEPS * (1 + ROUNDS))
-    return sweeps.fit(program, images(config), members, [None] * MEMBERS, chunk=STEPS)
+    program, members = make(config, STEPS * (1 + rounds(config)))
+    return sweeps.fit(program, images(config), members, [None] * len(members), chunk=STEPS)
 
 
-def one_after_the_other(config: Config) -> Iterator[Any]:
+def one_after_the_other(config: BenchmarkConfig) -> Iterator[Any]:
     """Each chunk is STEPS steps of one member, from its start; as many chunks as in all rounds."""
     program, members = make(config, STEPS)
-    again = members * (1 + ROUNDS)
+    again = members * (1 + rounds(config))
     return sweeps.fit_in_turn(program, images(config), again, [None] * len(again), chunk=STEPS)
 
 
-def make(config: Config, steps: int) -> tuple[sweeps.Program, list[sweeps.Member]]:
+def make(config: BenchmarkConfig, steps: int) -> tuple[sweeps.Program, list[sweeps.Member]]:
     """What the members share, and the members, which differ in their seed."""
     m, training = config.model, dataclasses.replace(config.training, steps=steps)
     vae = models.build(m, SHAPE)
@@ -75,10 +80,10 @@ def make(config: Config, steps: int) -> tuple[sweeps.Program, list[sweeps.Member
         preparer(config.data.binarisation, conditions.none(SHAPE)),
     )
     own = (m.latent_dim, config.objective.beta, training.learning_rate)
-    return program, [sweeps.Member(*own, seed) for seed in range(MEMBERS)]
+    return program, [sweeps.Member(*own, seed) for seed in range(config.timing.members)]
 
 
-def images(config: Config) -> Rows:
+def images(config: BenchmarkConfig) -> Rows:
     """Random ones, an epoch of STEPS steps."""
     n = STEPS * config.training.batch_size
     x = np.random.default_rng(0).integers(0, 256, (n, int(np.prod(SHAPE))), dtype=np.uint8)
@@ -86,4 +91,4 @@ def images(config: Config) -> Rows:
 
 
 if __name__ == "__main__":
-    cli.main("experiments.benchmark.sweeps", main)
+    cli.main("experiments.benchmark.sweeps", main, BenchmarkConfig)
