@@ -1,7 +1,6 @@
-"""The README's Python runs as printed, and its commands are the ones that exist."""
+"""The README's Python runs as printed, and its links lead somewhere."""
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -14,12 +13,6 @@ def test_the_example_runs(capsys):
     exec(compile(code, "README.md", "exec"), {})
     losses = [float(text) for text in re.findall(r"loss (\S+)", capsys.readouterr().out)]
     assert len(losses) > 1 and losses[-1] < losses[0]
-
-
-def test_every_module_that_a_command_names_exists():
-    for module in re.findall(r"python -m ([\w.]+)", README):
-        if module != "pytest":
-            assert find_spec(module), module
 
 
 def test_every_link_leads_somewhere():
