@@ -187,10 +187,6 @@ def table(numbers: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    cli.main("experiments.inpainting", main, Config, preset="doersch")
-
-
 def mean_entropy(means: Any) -> float:
     """Mean entropy of Bernoulli pixels with these means, in nats per pixel: 0 for black and white,
     log 2 for grey. What a model is unsure of it draws grey.
@@ -204,3 +200,7 @@ def gradient_energy(images: Float[np.ndarray, "n h w c"]) -> float:
     x = np.asarray(images, np.float64)
     across, down = np.diff(x, axis=2), np.diff(x, axis=1)
     return float((np.sum(across**2) + np.sum(down**2)) / len(x))
+
+
+if __name__ == "__main__":
+    cli.main("experiments.inpainting", main, Config, preset="doersch")

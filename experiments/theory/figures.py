@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
@@ -20,6 +20,7 @@ RINGS["markeredgewidth"] = 0.8
 CROSSES = {"linestyle": "", "marker": "x", "markersize": 3, "markeredgewidth": 0.8}
 
 Line = Float[np.ndarray, " n"]
+Numbers = Real[np.ndarray, "_"]  # whole or not, of any length
 
 
 def label(axes: Axes, x: str, y: str, title: str = "") -> None:
@@ -67,9 +68,9 @@ def kl_gaussian(scale: Line, logarithm: Line, quadratic: Line, slope: Line) -> F
 def acceptance(
     generated: Float[np.ndarray, "n h w c"],
     accepted: Float[np.ndarray, "n h w c"],
-    pixels: tuple[Line, Line],
-    draws: tuple[Line, Line],
-    counts: tuple[Line, Line],
+    pixels: tuple[Numbers, Numbers],
+    draws: tuple[Numbers, Numbers],
+    counts: tuple[Numbers, Numbers],
 ) -> Figure:
     """Images of the wanted class both ways; random images needed for one; how noisy it is then.
 

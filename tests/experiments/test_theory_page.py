@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import cli, inpainting, latent_dim
+from experiments import cli
 from experiments.theory import page
 from vae_jax.settings import UserError
 
@@ -63,19 +63,6 @@ def test_every_picture_of_the_systems_is_there():
     assert len(pictures) >= 3
     for picture in pictures:
         assert (DOCS / picture).exists(), picture
-
-
-def test_every_command_of_the_systems_can_be_given():
-    """Each names an experiment and settings that go together."""
-    configurations = {
-        "run": cli.Config,
-        "inpainting": inpainting.Config,
-        "latent_dim": latent_dim.Config,
-    }
-    commands = re.findall(r"^python -m experiments\.(\w+) (.*)$", SYSTEMS, flags=re.MULTILINE)
-    assert len(commands) >= 4
-    for name, flags in commands:
-        cli.parse(flags.split(), configurations[name])
 
 
 def test_the_pictures_are_those_of_the_experiment():

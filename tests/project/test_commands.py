@@ -80,6 +80,9 @@ SHORTER = (
     Shorter("./launch.sh", "--slurm", "--dry_run"),
     Shorter("./launch.sh", "--latent_dim", "--devices=cpu", slow=True),
 )  # fmt: skip
+# In a process of its own: its classes as annotations are those of the first __main__ that had them.
+# So is what has a --coordinator, which must come before JAX has looked for its devices.
+ALONE = {"experiments.inpainting"}
 LAUNCHED = "--dataset=digits --widths=8 --steps=2 --nll_samples=2"  # flags of a launch's runs
 
 
@@ -145,10 +148,11 @@ def start(command: Printed, flags: list[str], monkeypatch: pytest.MonkeyPatch) -
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
     if command.program == "./launch.sh":
         return subprocess.run([ROOT / "launch.sh", *flags], env=environment).returncode
-    if any("--coordinator" in flag for flag in flags):  # before JAX has looked for its devices
+    if "--coordinator" in " ".join(flags) or command.program in ALONE:
         words = [sys.executable, "-m", command.program, *flags]
         return subprocess.run(words, env=environment).returncode
     monkeypatch.delitem(sys.modules, command.program, raising=False)  # run anew, as a program
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes that it starts
     monkeypatch.setattr(sys, "argv", [command.program, *flags])
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     wide = jax.config.read("jax_enable_x64")
