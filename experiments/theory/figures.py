@@ -19,8 +19,7 @@ RINGS = {"linestyle": "", "marker": "o", "markersize": 5, "markerfacecolor": "no
 RINGS["markeredgewidth"] = 0.8
 CROSSES = {"linestyle": "", "marker": "x", "markersize": 3, "markeredgewidth": 0.8}
 
-Line = Float[np.ndarray, " n"]
-Numbers = Real[np.ndarray, "_"]  # whole or not, of any length
+Line = Real[np.ndarray, "_"]  # whole numbers or not, of any length
 
 
 def label(axes: Axes, x: str, y: str, title: str = "") -> None:
@@ -68,9 +67,9 @@ def kl_gaussian(scale: Line, logarithm: Line, quadratic: Line, slope: Line) -> F
 def acceptance(
     generated: Float[np.ndarray, "n h w c"],
     accepted: Float[np.ndarray, "n h w c"],
-    pixels: tuple[Numbers, Numbers],
-    draws: tuple[Numbers, Numbers],
-    counts: tuple[Numbers, Numbers],
+    pixels: tuple[Line, Line],
+    draws: tuple[Line, Line],
+    counts: tuple[Line, Line],
 ) -> Figure:
     """Images of the wanted class both ways; random images needed for one; how noisy it is then.
 

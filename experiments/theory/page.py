@@ -138,7 +138,7 @@ def square(params: Any, z: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _gradients(d: int, num_samples: int, mean: float, scale: float) -> dict[str, Any]:
+def _gradients(d: int, num_samples: int, mean: Any, scale: Any) -> dict[str, Any]:
     """One-sample estimates [samples] of ∂E‖z‖²/∂μ₁."""
     q = Normal(jnp.full(d, mean), jnp.full(d, jnp.log(scale)))
     keys = jax.random.split(jax.random.key(0), num_samples)
