@@ -7,14 +7,18 @@ part of a value is written \,). Every point is checked, and the data fetched, be
 starts. Each run has its own directory, with its output in log.txt; called again, only what is not
 finished runs, and what was cut is resumed. Ctrl-C or SIGTERM stops every run, saved.
 
+It ends in a table, means over seeds with their standard errors, and --out/results.csv, a row for
+each run. Called again it makes both of what is finished by then, also after --slurm.
+
 Exit codes: 0 all finished or submitted, 1 some failed, 2 bad input, 128 + n stopped by signal n.
 """
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 
 from experiments import cli
-from experiments.launch import grid, local, slurm
+from experiments.launch import grid, local, results, slurm
 from vae_jax.settings import UserError, setting, validate
 
 
@@ -55,6 +59,8 @@ class LaunchConfig:
         "", "options of sbatch, such as '--time=4:00:00 --gres=gpu:1'", parse=words
     )
 
+    out: str = setting("", "folder for results.csv; by default runs/launch-<hash of the flags>")
+
     def __post_init__(self) -> None:
         validate(self)
         if self.sbatch and not self.slurm:
@@ -80,11 +86,26 @@ def main(arguments: list[str]) -> int:
     if not flags and not settings.points:
         raise UserError("give the flags of the runs after --, such as -- --latent_dim=2,5,10")
     todo = grid.plan(flags, settings.points)
-    if settings.slurm:
-        return slurm.launch(todo, settings.sbatch, settings.jobs, settings.dry_run)
-    slots = local.slots(settings.devices, settings.per_device, settings.jobs)
     if settings.dry_run:
-        print(f"# {len(slots)} at a time", *(f"[{slot}]" for slot in slots if str(slot)))
-        print("\n".join(shlex.join(local.command(p)) for p in todo if not p.finished))
+        return dry_run(todo, settings)
+    where = results.folder(todo, settings.out)
+    if settings.slurm:
+        results.check(where)
+        code, failed = slurm.launch(todo, settings.sbatch, settings.jobs), []
+    else:
+        pool = local.Pool(todo, local.slots(settings.devices, settings.per_device, settings.jobs))
+        results.check(where)
+        code, failed = pool.run(), pool.failed
+    results.write(grid.now(todo), where, {point.directory: fault for point, fault in failed})
+    return code
+
+
+def dry_run(todo: Sequence[grid.Point], settings: LaunchConfig) -> int:
+    """Prints what would be done."""
+    if settings.slurm:
+        slurm.show(todo, settings.sbatch, settings.jobs)
         return 0
-    return local.Pool(todo, slots).run()
+    slots = local.slots(settings.devices, settings.per_device, settings.jobs)
+    print(f"# {len(slots)} at a time", *(f"[{slot}]" for slot in slots if str(slot)))
+    print("\n".join(shlex.join(local.command(p)) for p in todo if not p.finished))
+    return 0

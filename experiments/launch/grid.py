@@ -99,9 +99,18 @@ def _point(label: str, flags: list[str]) -> Point:
     if config.data.dataset == "auto":
         flags = [*flags, f"--dataset={dataset.name}"]
     flags = [*flags, f"--run_dir={directory}", "--resume"]
+    return Point(label, flags, directory, is_finished(directory, flags))
+
+
+def is_finished(directory: Path, flags: Sequence[str]) -> bool:
+    """Whether the run with these flags is there whole."""
     described = {"settings": parse(flags).settings}
-    finished = run_directory.RunDirectory(directory, described).finished()
-    return Point(label, flags, directory, finished)
+    return run_directory.RunDirectory(directory, described).finished()
+
+
+def now(points: Sequence[Point]) -> list[Point]:
+    """The same points, finished or not as of now."""
+    return [p._replace(finished=is_finished(p.directory, p.flags)) for p in points]
 
 
 @functools.lru_cache(maxsize=1)
@@ -122,8 +131,17 @@ def _check_distinct(points: list[Point]) -> None:
     for point in points:
         other = seen.setdefault(point.directory.absolute(), point)
         if other is not point:
-            raise UserError(
-                f"two points share the directory {point.directory}, whose name leaves out how long "
-                f"a run trains and what is measured: {other.label or 'the first'} and "
-                f"{point.label or 'the same again'}; give them a --run_dir each, with --points"
-            )
+            raise UserError(f"two points share the directory {point.directory}{_why(other, point)}")
+
+
+def _why(one: Point, two: Point) -> str:
+    """What two points that share a directory have in common, and the way out."""
+    names = f"{one.label or 'the first'} and {two.label or 'the same again'}"
+    if parse(one.flags) == parse(two.flags):
+        return f": {names} are the same run; a value, or a line of --points, is there twice"
+    if parse(two.flags[:-2]).run.run_dir:  # before `_point` added it
+        return f", which --run_dir gives to all: {names}; leave --run_dir out, each has its own"
+    return (
+        f", whose name leaves out how long a run trains and what is measured: {names}; give them "
+        "a --run_dir each, with --points"
+    )

@@ -103,7 +103,7 @@ class Pool:
     def __init__(self, points: Sequence[Point], slots: Sequence[Slot]) -> None:
         self.total = len(points)
         self.waiting = collections.deque(point for point in points if not point.finished)
-        self.done = self.total - len(self.waiting)
+        self.done = self.before = self.total - len(self.waiting)
         self.free, self.running = collections.deque(slots), []
         self.failed: list[tuple[Point, str]] = []
         self.stopped = 0  # by a signal that this process passed on
@@ -187,10 +187,25 @@ class Pool:
     def _show(self) -> None:
         """The live line, on a terminal only."""
         if sys.stderr.isatty():
-            seconds = int(time.monotonic() - self.start)
-            elapsed = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-            sys.stderr.write(f"\r\033[K{self._counts()}, {elapsed}")
+            line = self._line(time.monotonic() - self.start)
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\033[K{line[:width]}")
             sys.stderr.flush()
+
+    def _line(self, seconds: float) -> str:
+        """How many, since when, how long still, what failed and what runs."""
+        here = self.done + len(self.failed) - self.before
+        left = "? left"
+        if here and not self.signal:
+            left = f"about {_clock(seconds * (len(self.waiting) + len(self.running)) / here)} left"
+        parts = [self._counts(), _clock(seconds), left]
+        for name, points in (
+            ("failed", [point for point, _ in self.failed]),
+            ("running", [running.point for running in self.running]),
+        ):
+            if points:
+                parts.append(f"{name}: {'; '.join(p.label or str(p.directory) for p in points)}")
+        return ", ".join(parts)
 
     def _report(self) -> int:
         if sys.stderr.isatty():
@@ -202,6 +217,12 @@ class Pool:
             print("stopped; the same command again goes on", file=sys.stderr)
             return 128 + self.signal
         return 1 if self.failed else 0
+
+
+def _clock(seconds: float) -> str:
+    """Hours:minutes:seconds."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def _ending(code: int, point: Point) -> str:

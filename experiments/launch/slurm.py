@@ -63,16 +63,21 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ",".join("-".join(map(str, part)) for part in parts)
 
 
-def launch(points: Sequence[Point], options: str, at_once: int, dry_run: bool) -> int:
-    """Submits the array, or prints its script; returns the exit code."""
+def show(points: Sequence[Point], options: str, at_once: int) -> None:
+    """Prints the job script."""
+    if all(point.finished for point in points):
+        print(f"all {len(points)} finished before")
+    else:
+        print(script(points, options, at_once), end="")
+
+
+def launch(points: Sequence[Point], options: str, at_once: int) -> int:
+    """Submits the array; returns the exit code."""
     unfinished = sum(not point.finished for point in points)
     if not unfinished:
         print(f"all {len(points)} finished before")
         return 0
     text = script(points, options, at_once)
-    if dry_run:
-        print(text, end="")
-        return 0
     try:
         Path("runs").mkdir(exist_ok=True)
     except OSError as error:

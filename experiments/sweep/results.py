@@ -6,7 +6,6 @@ figures/     the rate-distortion plane, ELBO, NLL and active units, KL per unit,
 """
 
 import csv
-import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -94,10 +93,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def cell(mean: seed_means.Mean | None) -> str:
-    if mean is None:
-        return "–"
-    error = "" if math.isnan(mean.error) else f" ± {mean.error:.2f}"
-    return f"{mean.value:.2f}{error}"
+    return "–" if mean is None else mean.text
 
 
 # Figures

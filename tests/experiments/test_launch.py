@@ -1,6 +1,7 @@
 """The launcher: points from flags, runs side by side, one array; what failed, what goes on."""
 
 import contextlib
+import csv
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli.config import parse
-from experiments.launch import command, grid, local, slurm
+from experiments.launch import command, grid, local, results, slurm
 from vae_jax import runs
 from vae_jax.settings import UserError
 
@@ -87,7 +88,12 @@ BAD = {
     "batch": (["--batch_size=64,9999"], r"point 2 .* at most the number of training images, 1350"),
     "data": (["--dataset=digits,nothing"], r"point 2 \(--dataset=nothing\): dataset must be"),
     "model": (["--objective=elbo,beta_tc", "--posterior=full"], "try --posterior=diagonal"),
-    "twice": (["--epochs=1,2"], "two points share the directory"),
+    "length": (["--epochs=1,2"], "two points share the directory .* leaves out how long"),
+    "twice": (["--seed=0,0"], "are the same run; a value, or a line of --points, is there twice"),
+    "shared": (
+        ["--run_dir=x", "--seed=0,1"],
+        "which --run_dir gives to all: --seed=0 and --seed=1",
+    ),
     "empty": (["--beta=1,"], "point 2"),
     "file": (["--flagfile=nothing"], "nothing"),
 }
@@ -255,7 +261,9 @@ def test_the_real_thing_twelve_points_one_child_killed(tmp_path):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 1, out + err
     assert "11 done, 0 running, 1 failed of 12" in out
-    assert "--beta=4 --seed=1: killed by SIGKILL" in out.splitlines()[-1]
+    (failed,) = (line for line in out.splitlines() if line.startswith("failed  --"))
+    assert "--beta=4 --seed=1: killed by SIGKILL" in failed
+    assert "1 of 12 runs are not finished" in out and "written    runs/launch-" in out
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.splitlines()[0] == "11 of 12 finished before"
@@ -314,5 +322,79 @@ def test_without_slurm_it_says_so(monkeypatch):
 
 def test_nothing_left_to_submit(capsys):
     (point,) = grid.plan(TINY)
-    assert slurm.launch([point._replace(finished=True)], "", 0, False) == 0
+    assert slurm.launch([point._replace(finished=True)], "", 0) == 0
     assert "all 1 finished before" in capsys.readouterr().out
+
+
+# Results
+
+
+def finished(numbers: dict[str, dict]) -> list[grid.Point]:
+    """Two latent dimensions times two seeds; those named are finished, with these numbers."""
+    points = grid.plan([*TINY, "--latent_dim=1,2", "--seed=0,1"])
+    for point in points:
+        if point.label in numbers:
+            point.directory.mkdir(parents=True)
+            (point.directory / "summary.json").write_text(json.dumps(numbers[point.label]))
+    return [point._replace(finished=point.label in numbers) for point in points]
+
+
+def test_a_launch_ends_in_means_over_seeds(tmp_path, capsys):
+    points = finished({
+        "--latent_dim=1 --seed=0": {"elbo": -12.0, "nll": 10.0, "text": "no number"},
+        "--latent_dim=1 --seed=1": {"elbo": -14.0, "nll": 13.0},
+        "--latent_dim=2 --seed=0": {"elbo": -9.0, "nll": 8.0},
+    })  # fmt: skip
+    lost = points[3].directory
+    results.write(points, tmp_path, {lost: "exit code 1"})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["latent_dim", "runs", "elbo", "nll"]
+    # s/√2 of 10 and 13 is 1.5, of −12 and −14 is 1
+    assert lines[1].split() == ["1", "2", "-13.00", "±", "1.00", "11.50", "±", "1.50"]
+    assert lines[2].split() == ["*", "2", "1", "-9.00", "8.00"]
+    assert lines[3:5] == ["* the best by nll", "1 of 4 runs are not finished"]
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert [(r["latent_dim"], r["seed"], r["status"], r["nll"]) for r in rows] == [
+        ("1", "0", "finished", "10.0"), ("1", "1", "finished", "13.0"),
+        ("2", "0", "finished", "8.0"), ("2", "1", "failed", ""),
+    ]  # fmt: skip
+    assert rows[3]["run_dir"] == str(lost) and "text" not in rows[0]
+
+
+def test_where_no_nll_was_measured_the_best_has_the_largest_elbo():
+    rows = [{"beta": b, "status": "finished", "elbo": e} for b, e in ((1.0, -5.0), (2.0, -3.0))]
+    assert "*     2     1  -3.00" in results.table(rows, ["beta"])
+    assert results.table([{"status": "failed"}], []) == "nothing is finished yet"
+
+
+def test_results_go_where_the_flags_say(tmp_path):
+    one, two = (grid.plan([*TINY, f"--seed={seed}"]) for seed in ("0,1", "0,2"))
+    assert results.folder(one, "") == results.folder(one, "") != results.folder(two, "")
+    assert results.folder(one, "here") == Path("here")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="out file/below cannot be made"):
+        results.check(Path("file/below"))
+
+
+def test_the_same_launch_again_makes_the_table_of_what_is_finished(monkeypatch, capsys):
+    monkeypatch.setattr(local, "command", lambda point: stand_in(point, ":"))
+    arguments = ["--devices=cpu", "--out=out", "--", *TINY, "--seed=0,1"]
+    assert command.main(arguments) == 0
+    first = Path("out/results.csv").read_text()
+    assert first.count("finished") == 2 and "written" in capsys.readouterr().out
+    Path("out/results.csv").unlink()
+    assert command.main(arguments) == 0
+    assert Path("out/results.csv").read_text() == first
+    assert "2 of 2 finished before" in capsys.readouterr().out
+
+
+def test_the_live_line_names_what_runs_what_failed_and_how_long_still():
+    points = grid.plan([*TINY, "--seed=0,1,2,3"])
+    pool = local.Pool(points, [local.Slot()])
+    assert "? left" in pool._line(5)
+    pool.waiting.popleft()
+    pool.failed.append((pool.waiting.popleft(), "exit code 1"))
+    pool.done += 1
+    line = pool._line(100)  # two ended in 100 s, two wait
+    assert "1 done, 0 running, 1 failed of 4, 0:01:40, about 0:01:40 left" in line
+    assert "failed: --seed=1" in line

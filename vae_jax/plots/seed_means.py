@@ -32,6 +32,12 @@ class Mean(NamedTuple):
     error: float  # NaN of one seed
     each: np.ndarray  # [seeds]
 
+    @property
+    def text(self) -> str:
+        """The value ± its standard error, where several seeds tell one."""
+        error = "" if math.isnan(self.error) else f" ± {self.error:.2f}"
+        return f"{self.value:.2f}{error}"
+
 
 _NAMES = {"latent_dim": "dim {:g}", "beta": "β = {:g}", "learning_rate": "lr = {:g}"}
 
@@ -47,14 +53,22 @@ def by_setting(rows: Sequence[Row]) -> dict[Setting, list[Row]]:
 
 def over_seeds(rows: Sequence[Row], quantity: str) -> dict[Setting, Mean]:
     """Mean and standard error of one quantity, for each setting that has any."""
-    means = {}
-    for setting, members in by_setting(rows).items():
-        values = np.array([row[quantity] for row in members], float)  # None becomes NaN
-        values = values[np.isfinite(values)]
-        if n := len(values):
-            error = np.std(values, ddof=1) / math.sqrt(n) if n > 1 else math.nan
-            means[setting] = Mean(float(np.mean(values)), float(error), values)
-    return means
+    means = {
+        setting: mean_of([row[quantity] for row in members])
+        for setting, members in by_setting(rows).items()
+    }
+    return {setting: mean for setting, mean in means.items() if mean is not None}
+
+
+def mean_of(values: Sequence[float | None]) -> Mean | None:
+    """Of the finite ones; None where there are none."""
+    finite = np.array(values, float)  # None becomes NaN
+    finite = finite[np.isfinite(finite)]
+    n = len(finite)
+    if not n:
+        return None
+    error = np.std(finite, ddof=1) / math.sqrt(n) if n > 1 else math.nan
+    return Mean(float(np.mean(finite)), float(error), finite)
 
 
 def varying(settings: Iterable[Setting]) -> list[str]:
