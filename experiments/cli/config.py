@@ -7,6 +7,7 @@ and its check follow. A flag's name is the field's name.
 import contextlib
 import dataclasses
 import errno
+import importlib.metadata
 import math
 import os
 import sys
@@ -18,10 +19,11 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments.cli import environment
+from experiments.cli import environment, suggest
 from experiments.cli.presets import PRESETS, SHORTCUTS, resolve
+from vae_jax.data import sources
 from vae_jax.data.dataset import DataConfig
-from vae_jax.models.build import ModelConfig
+from vae_jax.models.build import MODELS, ModelConfig
 from vae_jax.objectives.config import ObjectiveConfig
 from vae_jax.parallel import processes
 from vae_jax.parallel.processes import ProcessConfig
@@ -198,13 +200,20 @@ def parse(
         flags.DEFINE_string("preset", preset, "", flag_values=values)
     try:
         rest = values(["", *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = suggest.flag(error.flagname, values)
+        meant = f". Did you mean: {near}?" if near else ""
+        line = f"Unknown command line flag '{error.flagname}'{meant}"
+        raise UserError(f"{line} (--help lists the flags)") from None
     except (flags.Error, OSError) as error:
         line = str(error).splitlines()[0].removeprefix("ERROR:: ")
         raise UserError(f"{line} (--help lists the flags)") from None
     given = {name: values[name].value for name in known if values[name].present}
-    if positional:
-        if len(rest) != 1:
-            raise UserError(f"give one {positional.upper()}; got {rest or 'none'}")
+    _check_names(known, {**given, "preset": values["preset"].value if "preset" in values else ""})
+    if positional and not (positional in given and not rest):  # --run_dir=X says it too
+        if len(rest) != 1 or positional in given:
+            got = [*rest, *([given[positional]] if positional in given else [])]
+            raise UserError(f"give one {positional.upper()}; got {got or 'none'}")
         given[positional], rest = rest[0], []
     if rest:
         name, (_, field) = next(iter(known.items()))
@@ -213,6 +222,20 @@ def parse(
     if issubclass(config, Config):
         return config.of_flags(str(values["preset"].value), given)
     return assemble(config, given)
+
+
+def _check_names(known: Fields, given: Mapping[str, Any]) -> None:
+    """UserError with what may have been meant, where a value is like the name of a choice."""
+    more = {"preset": PRESETS, "model": (*SHORTCUTS, *MODELS), "dataset": ("auto", *sources.NAMES)}
+    for name, value in given.items():
+        field = known[name][1] if name in known else None
+        choices = tuple(more.get(name, field.metadata["choices"] if field else ()))
+        if not choices or not isinstance(value, str) or not value or value in choices:
+            continue
+        near = "" if set(value) & set("./:") else suggest.value(value, choices)  # a file, tfds:NAME
+        if near:
+            rule = f"one of {', '.join(choices)}"
+            raise UserError(f"{name} must be {rule}; got {value!r}. Did you mean: {near}?")
 
 
 def assemble(config: type, given: dict[str, Any]) -> Any:
@@ -224,12 +247,18 @@ def assemble(config: type, given: dict[str, Any]) -> Any:
     return config(**sections)
 
 
-def usage(program: str, config: type = Config, positional: str = "") -> str:
-    """The flags by topic, each with what it may be, its unit and its default."""
+def usage(program: str, config: type = Config, positional: str = "", only: str = "") -> str:
+    """The flags by topic, each with what it may be, its unit and its default.
+
+    only: one topic. Raises UserError where there is none of that name.
+    """
+    if only and only not in topics(config):
+        raise UserError(f"help must be of one of {', '.join(topics(config))}; got {only!r}")
     argument = positional and f" {positional.upper()}"
     lines = [f"python -m {program}{argument} [--flag=value …] [--flagfile=FILE]"]
-    if issubclass(config, Config):
-        lines += ["", "several at once:"]
+    lines += ["--help=TOPIC shows one of " + ", ".join(topics(config))] * (len(topics(config)) > 1)
+    if issubclass(config, Config) and not only:
+        lines += ["", "flags that set several others:"]
         for name, known, text in (
             ("model", SHORTCUTS, MODEL_HELP),
             ("preset", PRESETS, PRESET_HELP),
@@ -238,7 +267,7 @@ def usage(program: str, config: type = Config, positional: str = "") -> str:
             lines += [f"      {line}" for line in textwrap.wrap(text, 88)]
     topic = ""
     for name, (owner, field) in fields(config).items():
-        if name == positional:
+        if name == positional or only not in ("", owner):
             continue
         if owner != topic:
             topic = owner
@@ -246,8 +275,8 @@ def usage(program: str, config: type = Config, positional: str = "") -> str:
         default = f"default {_shown(field.default)}"
         unit = field.metadata["unit"] and f" {field.metadata['unit']}"
         lines.append(f"  --{name} ({default}{unit}; {allowed(field)})")
-        only = _read_by(topics(config)[owner], name)
-        wrapped = textwrap.wrap(field.metadata["help"] + only, 88)
+        read_by = _read_by(topics(config)[owner], name)
+        wrapped = textwrap.wrap(field.metadata["help"] + read_by, 88)
         lines += [f"      {line}" for line in wrapped]
     return "\n".join(lines)
 
@@ -295,6 +324,13 @@ def main(
     sys.exit(code)
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version("vae-jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def _flushed(code: int) -> int:
     """The exit code, once all that was printed has left."""
     try:
@@ -316,7 +352,13 @@ def _run(
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
         print(usage(program, config, positional))
         return 0
+    if "--version" in arguments:
+        print(f"vae-jax {_version()}")
+        return 0
     try:
+        for topic in (a.partition("=")[2] for a in arguments if a.startswith("--help=")):
+            print(usage(program, config, positional, topic))
+            return 0
         settings = parse(arguments, config, positional, preset)
         # Read when JAX first asks for its devices: later than this.
         if issubclass(config, Config) and settings.run.deterministic:

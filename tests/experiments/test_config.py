@@ -1,13 +1,16 @@
 """Settings and flags: every setting is a flag, every wrong value is one line."""
 
 import dataclasses
+import re
 import sys
 
 import jax
 import pytest
 
 from experiments import run as job
+from experiments.cli import suggest
 from experiments.cli.config import Config, RunConfig, fields, main, parse, topics, usage
+from vae_jax.data import sources
 from vae_jax.data.dataset import DataConfig
 from vae_jax.models.build import ModelConfig
 from vae_jax.objectives.config import ObjectiveConfig
@@ -21,6 +24,16 @@ WRONG = {
     "--latent_dim=": "must be a whole number ≥ 0",
     "--latent_dim": "Missing value for flag --latent_dim",
     "--latent=2": "Did you mean: latent_dim",
+    "--lr=1": "Did you mean: learning_rate?",
+    "--latent-dim=2": "Did you mean: latent_dim?",
+    "--optimizer=adam": "Did you mean: optimiser?",
+    "--dataset=MNIST": "Did you mean: mnist?",
+    "--dataset=Fashion-MNIST": "Did you mean: fashion_mnist?",
+    "--objective=IWAE": "Did you mean: iwae?",
+    "--activation=ReLU": "Did you mean: relu?",
+    "--model=Doersch": "Did you mean: doersch?",
+    "--preset=Doersch": "Did you mean: doersch?",
+    "--likelihood=normal": "Did you mean: gaussian?",
     "--no_such_flag=1": "Unknown command line flag 'no_such_flag'",
     "latent_dim=2": "flags start with --",
     "--beta=nan": "beta must be a finite number ≥ 0; got nan",
@@ -173,3 +186,52 @@ def test_a_setting_that_is_no_number_of_its_kind_is_refused():
         with pytest.raises(UserError, match="count must be a whole number ≥ 1"):
             validate(Settings(wrong))  # pyright: ignore[reportArgumentType]
     validate(Settings(1))
+
+
+def ended(monkeypatch, capsys, *arguments):
+    """Exit code, standard output and error of a command that trains nothing."""
+    monkeypatch.setattr(sys, "argv", ["run", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main("experiments.run", lambda _: 0)
+    return stop.value.code, *capsys.readouterr()
+
+
+def test_help_on_one_topic(monkeypatch, capsys):
+    for topic in topics(Config):
+        code, out, _ = ended(monkeypatch, capsys, f"--help={topic}")
+        shown = {line.split()[0][2:] for line in out.splitlines() if line.startswith("  --")}
+        assert code == 0 and shown == {
+            name for name, (owner, _) in fields().items() if owner == topic
+        }
+    code, _, error = ended(monkeypatch, capsys, "--help=models")
+    assert code == 2 and "help must be of one of data, model" in error and error.count("\n") == 1
+
+
+def test_version(monkeypatch, capsys):
+    code, out, _ = ended(monkeypatch, capsys, "--version")
+    assert code == 0 and re.fullmatch(r"vae-jax \d+\.\d+\.\d+\n", out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    run_dir: str = setting("", "where")
+
+
+@dataclasses.dataclass(frozen=True)
+class OnePlace:
+    place: Place
+
+
+def test_what_is_written_without_its_name_may_have_it():
+    for arguments in (["here"], ["--run_dir=here"]):
+        assert parse(arguments, OnePlace, "run_dir").place.run_dir == "here"
+    for arguments in ([], ["a", "b"], ["a", "--run_dir=b"]):
+        with pytest.raises(UserError, match="give one RUN_DIR; got"):
+            parse(arguments, OnePlace, "run_dir")
+
+
+def test_short_names_stand_for_what_there_is():
+    assert set(suggest.FLAGS.values()) <= {*fields()}
+    assert not set(suggest.FLAGS) & {*fields()}
+    choices = {c for _, field in fields().values() for c in field.metadata["choices"]}
+    assert set(suggest.VALUES.values()) <= choices | set(sources.NAMES)
