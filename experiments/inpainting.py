@@ -7,8 +7,8 @@ cdoersch/vae_tutorial (--preset=doersch: 60,000 steps, the middle column given; 
 something else). Leaves two run directories, cvae and regressor, under --run_dir; inpainting.json
 with log p(y|x) of both and how sharp what they draw is; and two figures: CVAE | regressor | ground
 truth for the first 60 test images, 15 by 4, and several completions of some of them. Expected: the
-regressor averages, its completions are blurred; the CVAE commits itself, at a better likelihood.
-About an hour on two CPU cores.
+regressor averages, its completions are blurred; the CVAE draws one of the digits that fit, at a
+better likelihood. About an hour on two CPU cores.
 """
 
 import dataclasses

@@ -72,8 +72,8 @@ class RunConfig:
     )  # fmt: skip
     figures: str = setting(
         "usual",
-        "all: also the latents of the training set; with two latents, the way of images there and "
-        "back, and the decoder at z = (1, 2)",
+        "all: also the latents of the training set; with two latents, images encoded, drawn from "
+        "their posteriors and decoded, and the decoder at z = (1, 2)",
         choices=("usual", "all"),
     )  # fmt: skip
     decode_at: str = setting(

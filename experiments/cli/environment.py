@@ -1,6 +1,6 @@
 """What a command makes of the environment that it is started in, before anything else.
 
-Its results do not hang on it: flags of JAX that change numbers are set as the library wants them,
+Its results do not depend on it: flags of JAX that change numbers are set as the library wants them,
 closed or broken outputs are none, and what cannot be done is one line.
 """
 

@@ -78,7 +78,7 @@ def lacks_z(s: Scene) -> str:
 
 
 def lacks_plane(s: Scene) -> str:
-    return "" if s.run.x_shape == (2,) else "is of points in the plane"
+    return "" if s.run.x_shape == (2,) else "needs data of points in the plane; this run has images"
 
 
 def lacks_line(s: Scene) -> str:
@@ -197,7 +197,7 @@ def traversals(s: Scene) -> Figure:
     values = np.linspace(-s.high, s.high, STEPS)
     ticks = [f"{value:g}".replace("-", "−") for value in values]
     paths = [s.decode(latent_space.traversal(z, unit, values)) for unit in units]
-    return plots.rows(dict(zip(names(units), paths, strict=True)), ticks, "z of that unit")
+    return plots.rows(dict(zip(names(units), paths, strict=True)), ticks, "value of that latent")
 
 
 def temperatures(s: Scene) -> Figure:

@@ -49,7 +49,8 @@ class Scene:
         if not self.digits:
             return test
         if not np.isin(self.digits, test.y).all():
-            raise UserError(f"digits must be labels of the test set; got {self.digits}")
+            known, got = (", ".join(map(str, some)) for some in (np.unique(test.y), self.digits))
+            raise UserError(f"digits must be labels of the test set: {known}; got {got}")
         return select(test, np.flatnonzero(np.isin(test.y, self.digits)))
 
     @functools.cached_property

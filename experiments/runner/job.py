@@ -52,7 +52,7 @@ class Job(NamedTuple):
         return self.config.run.device_limit * 2**30 or None
 
     def held_out(self, split: Split) -> Batch:
-        """A split to evaluate on; what is given of each image hangs on data_seed alone."""
+        """A split to evaluate on; what is given of each image depends on data_seed alone."""
         return held_out(self.condition, jax.random.key(self.config.data.data_seed), split)
 
     @property

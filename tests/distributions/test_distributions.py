@@ -14,6 +14,7 @@ import pytest
 import scipy.stats
 
 from vae_jax import distributions
+from vae_jax.distributions.base import event
 from vae_jax.distributions.composed import Mixture
 from vae_jax.distributions.continuous import Laplace, MultivariateNormal, Normal, StudentT
 from vae_jax.distributions.divergence import KL
@@ -416,3 +417,12 @@ def test_densities_are_finite_far_from_the_data(name, mean, log_scale):
     kind = type(FAMILIES[name]())
     p = kind(*map(jnp.asarray, [np.full(3, mean), scale, *[4.0] * (name == "student_t")]))
     assert all(np.all(np.isfinite(leaf)) for leaf in leaves(value_and_gradient(p, np.ones(3))))
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [((5, 8, 8, 1), "jax.vmap"), ((8, 8), "channel axis"), ((5, 8, 8), "channel axis")],
+)
+def test_a_wrong_shape_says_what_to_do(shape, hint):
+    with pytest.raises(ValueError, match=hint):
+        event(jnp.zeros(shape), (8, 8, 1))

@@ -8,7 +8,7 @@ value v is the grey level v/255, taken as the mean of a Bernoulli pixel:
     threshold  x = 1 where v ≥ 128
     none       x = v/255
 
-What is drawn once hangs on `data_seed` alone, never on the training seed, and is stored as 0 and
+What is drawn once depends on `data_seed` alone, never on the training seed, and is stored as 0 and
 255: `batches.binarise` leaves those values as they are, whatever the name, so every split may go
 through it. Drawing from the grey levels: Salakhutdinov & Murray (ICML 2008); anew at each use:
 Burda, Grosse & Salakhutdinov (ICLR 2016). "static" is not Larochelle's file of fixed draws (AISTATS

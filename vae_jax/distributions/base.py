@@ -86,8 +86,7 @@ def has_mean(p: Any) -> bool:
 def event(x: Array, shape: tuple[int, ...]) -> Array:
     """x itself; a batch handed to an un-vmapped `log_prob` would silently be summed, so: no."""
     if jnp.shape(x) != shape:
-        raise ValueError(
-            f"log_prob takes one example of shape {shape}, got {jnp.shape(x)}; "
-            "use jax.vmap for batches"
-        )
+        grey = shape[-1:] == (1,) and jnp.shape(x)[1 - len(shape) :] == shape[:-1]
+        hint = "give it its channel axis, x[..., None]" if grey else "use jax.vmap for batches"
+        raise ValueError(f"log_prob takes one example of shape {shape}, got {jnp.shape(x)}; {hint}")
     return x

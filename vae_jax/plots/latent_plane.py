@@ -153,7 +153,7 @@ def _line(left, right, points, labels, edges) -> None:
         height = labels if len(labels) else np.arange(len(z))
         dots(left, np.stack([z, height], axis=1), labels)
         left.tick_params(left=len(labels) > 0, labelleft=len(labels) > 0)
-    left.set_ylabel("label" if len(labels) else "one dot each", fontsize=NORMAL, labelpad=2)
+    left.set_ylabel("label" if len(labels) else "image, in order", fontsize=NORMAL, labelpad=2)
     density = np.histogram(z, edges)[0] / len(z) / np.diff(edges)
     right.stairs(density, edges, fill=True, color=TRAIN, alpha=0.5)
     at = np.linspace(edges[0], edges[-1], 201)

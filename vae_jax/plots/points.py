@@ -1,4 +1,4 @@
-"""Pictures of points in the plane: the data, what comes back of them, and where the decoder puts z.
+"""Pictures of points in the plane: the data, their reconstructions, and where the decoder puts z.
 
 All three have the same frame, that of the data, with one unit as long across as up.
 """
@@ -44,7 +44,7 @@ def points(x: Points) -> Figure:
 
 def reconstructed(x: Points, reconstructions: Points) -> Figure:
     """The data, and E[x|z] at the mean z of each point's posterior."""
-    figure, axes = _plane(x, f"{len(x):,} points and what comes back of them", grey=True)
+    figure, axes = _plane(x, f"{len(x):,} points and their reconstructions", grey=True)
     axes.scatter(*reconstructions.T, s=2, color=VALID, label="reconstruction", **_DOTS)
     axes.legend(loc="upper left", markerscale=4, **KEY)
     return figure
