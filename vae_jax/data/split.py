@@ -6,6 +6,8 @@ import numpy as np
 
 from vae_jax.settings import UserError
 
+ROUNDING = 1e-3  # how far floats may lie outside [0, 1]
+
 
 class DataError(UserError):
     """One line: what is wrong with the data, and what would be right."""
@@ -36,7 +38,7 @@ def first_line(error: Exception) -> str:
 def as_split(x: Any, y: Any, which: str, where: str = "") -> Split:
     """Images and labels (or None) as a split, checked. `which` and `where` are for the message."""
     x = as_images(_as_array(x, f"{where}x_{which}"), f"{where}x_{which}")
-    return Split(x) if y is None else Split(x, _as_labels(y, len(x), f"{where}y_{which}"))
+    return Split(x) if y is None else Split(x, as_labels(y, len(x), f"{where}y_{which}"))
 
 
 def _as_array(values: Any, what: str) -> np.ndarray:
@@ -46,7 +48,7 @@ def _as_array(values: Any, what: str) -> np.ndarray:
         raise DataError(f"{what} must be one array; {first_line(error)}") from error
 
 
-def _as_labels(y: Any, size: int, what: str) -> np.ndarray:
+def as_labels(y: Any, size: int, what: str) -> np.ndarray:
     y = _as_array(y, what)
     if y.shape == (size, 1):  # as some archives of CIFAR hold them
         y = y[:, 0]
@@ -59,24 +61,55 @@ def _as_labels(y: Any, size: int, what: str) -> np.ndarray:
     return y.astype(np.int32)
 
 
+def as_pixels(x: Any, what: str) -> np.ndarray:
+    """What numbers mean as pixels: uint8 grey levels v/255, or float32 in [0, 1]; any shape.
+
+    Integers of any width are grey levels 0 to 255, bool is black and white, floats are in [0, 1] up
+    to `ROUNDING`. Raises DataError on all others, and on images that were divided by 255 twice.
+    """
+    x = _as_array(x, what)
+    if x.dtype == bool:
+        return 255 * x.astype(np.uint8)
+    low, high = (x.min(), x.max()) if x.size and x.dtype.kind in "iuf" else (0, 0)
+    if x.dtype.kind in "iu":
+        if low < 0 or high > 255:
+            raise DataError(f"{what} must be 0 to 255 if whole numbers; got {low} to {high}")
+        if high == 1:  # would pass for images that are almost black
+            raise DataError(f"{what} is {x.dtype} but holds only 0 and 1: give 0 and 255, or bool")
+        return x.astype(np.uint8)
+    if x.dtype.kind != "f":
+        raise DataError(f"{what} must be whole numbers, bool or floats; got dtype {x.dtype}")
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN fails both
+        raise DataError(f"{what} must be in [0, 1] if floats; got {low:g} to {high:g}")
+    if 0 < high <= (1 + ROUNDING) / 255:
+        raise DataError(f"{what} is at most {high:g}: floats that were divided by 255 twice")
+    return np.clip(x.astype(np.float32), 0, 1)
+
+
 def as_images(x: np.ndarray, what: str) -> np.ndarray:
-    """uint8 [n, height, width, channels] of uint8, bool or floats in [0, 1], with or without the
-    channels. Floats are rounded to the nearest of the 256 levels.
+    """uint8 [n, height, width, channels] of `as_pixels`, with or without the channels. Floats are
+    rounded to the nearest of the 256 levels.
     """
     if x.ndim not in (3, 4) or x.size == 0:
         wanted = "[n, height, width] or [n, height, width, channels], each at least 1"
         raise DataError(f"{what} must be {wanted}; got shape {list(x.shape)}")
-    if x.dtype == bool:
-        x = 255 * x.astype(np.uint8)
-    elif np.issubdtype(x.dtype, np.floating):
-        if not (x.min() >= 0 and x.max() <= 1):  # NaN fails both
-            raise DataError(f"{what} must be in [0, 1] if floats; got {x.min():g} to {x.max():g}")
+    x = as_pixels(x, what)
+    if x.dtype != np.uint8:
         floats, x = x, np.empty(x.shape, np.uint8)
         for start in range(0, len(x), 1024):  # blocks bound the memory
-            block = floats[start : start + 1024].astype(np.float32)
-            x[start : start + 1024] = np.rint(255 * block)
-    elif x.dtype != np.uint8:
-        raise DataError(f"{what} must be uint8, bool or floats in [0, 1]; got dtype {x.dtype}")
-    elif x.max() == 1:  # would pass for images that are almost black
-        raise DataError(f"{what} is uint8 but holds only 0 and 1: give 0 and 255, or bool")
+            x[start : start + 1024] = np.rint(255 * floats[start : start + 1024])
     return x[..., None] if x.ndim == 3 else x
+
+
+def as_examples(x: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Examples [n, *shape] of a model: images as `as_pixels`, points [n, dims] as they are."""
+    x = _as_array(x, what)
+    if shape[-1:] == (1,) and len(shape) == 3 and x.shape[1:] == shape[:-1]:
+        x = x[..., None]
+    if x.shape[1:] != shape or not x.ndim:
+        last = len(shape) == 3 and x.shape[1:] == (shape[2], *shape[:2])
+        hint = "; channels come last" if last else ""
+        raise DataError(
+            f"{what} must be {['n', *shape]}; got {list(x.shape)}{hint}".replace("'", "")
+        )
+    return as_pixels(x, what) if len(shape) == 3 else x

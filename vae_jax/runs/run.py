@@ -15,7 +15,7 @@ from vae_jax.data.batches import held_out, unit_interval
 from vae_jax.data.conditions import Condition
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.identity import recorded
-from vae_jax.data.split import Split
+from vae_jax.data.split import Split, as_examples, as_labels
 from vae_jax.evaluation.per_example import PRECISION
 from vae_jax.models.vae import VAE
 from vae_jax.settings import UserError
@@ -68,10 +68,14 @@ class Run:
 
         Grey pixels that are given are drawn with `key`.
         """
+        x = as_examples(images, self.x_shape, "images")
         if self.condition.c_shape == (0,):
-            return unconditional(images)
-        x = np.asarray(images).reshape(-1, *self.x_shape)
-        y = np.zeros(0, np.int32) if labels is None else np.asarray(labels, np.int32)
+            return unconditional(x)
+        y = np.zeros(0, np.int32) if labels is None else as_labels(labels, len(x), "labels")
+        if self.config["settings"]["model"]["condition"] == "label":
+            classes = self.condition.c_shape[0]
+            if len(y) != len(x) or max(y, default=0) >= classes:
+                raise UserError(f"labels must be {len(x)} whole numbers from 0 to {classes - 1}")
         return held_out(self.condition, jax.random.key(0) if key is None else key, Split(x, y))
 
     def merge(self, x: Any, c: Any = None) -> Any:
@@ -98,7 +102,7 @@ class Run:
         return _batched(_itself, self.vae.posterior, self.params, x, self._given(c, len(x)))
 
     def _targets(self, x: Any) -> Any:
-        return unit_interval(jnp.asarray(x).reshape(-1, *self.condition.x_shape))
+        return unit_interval(jnp.asarray(as_examples(x, self.condition.x_shape, "x")))
 
     def decode(self, z: Any, c: Any = None) -> Any:
         """E[x|z,c], targets [n, …] in [0, 1], for latents [n, latent_dim]; for a tuple of arrays
