@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from vae_jax.data.conditions import Condition
 from vae_jax.data.fixed_draws import threshold16
-from vae_jax.data.split import DataError, Split
+from vae_jax.data.split import DataError, Split, as_values
 from vae_jax.types import Batch, Key, unconditional
 
 BINARISATIONS = ("dynamic", "static", "threshold", "none")
@@ -108,6 +108,32 @@ def epoch_order(
     steps = num_images // batch_size
     order = jax.random.permutation(jax.random.fold_in(key, epoch), num_images)
     return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def as_batch(batch: Batch) -> Batch:
+    """The same with images as `unit_interval` takes them (see `split.as_values`), or DataError.
+
+    Arrays on devices stay there.
+    """
+    x, c = as_values(batch.x, "x"), batch.condition
+    if np.shape(c)[:1] != (len(x),):
+        raise DataError(f"condition must be [{len(x)}, ...], as x is; got {list(np.shape(c))}")
+    return Batch(x, c)
+
+
+def as_given(key: Key, rows: Any) -> Batch:
+    """What makes a training batch of images or points alone, without grey levels drawn."""
+    return unconditional(unit_interval(rows))
+
+
+def num_rows(data: Any) -> int:
+    """n of a pytree of arrays [n, ...]; DataError where it is none."""
+    sizes = {np.shape(a)[0] if np.ndim(a) and hasattr(a, "shape") else None  # pyright: ignore[reportGeneralTypeIssues]
+             for a in jax.tree.leaves(data)}  # fmt: skip
+    if len(sizes) != 1 or None in sizes:
+        kind = type(data).__name__
+        raise DataError(f"data must be arrays [n, ...] of one n; got a {kind} of other things")
+    return sizes.pop() or 0
 
 
 def unit_interval(x: Any) -> Any:

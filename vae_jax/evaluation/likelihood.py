@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from vae_jax.data.batches import as_batch
 from vae_jax.evaluation.per_example import PRECISION, _scaled, mean, per_example, standard_error
 from vae_jax.models.vae import VAE, log_weight, rate_distortion
 from vae_jax.parallel import devices
@@ -43,6 +44,7 @@ def objective_value(
     batch_size: int = 500,
 ) -> dict[str, float]:
     """The loss and the metrics of an objective over a data set, its batches weighted by size."""
+    data = as_batch(data)
     values, sizes = [], []
     for i, start in enumerate(range(0, len(data.x), batch_size)):
         # Put on the devices here: the compiler would share out arguments, and not all divide.

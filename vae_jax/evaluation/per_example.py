@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vae_jax.data.batches import unit_interval
+from vae_jax.data.batches import as_batch, unit_interval
 from vae_jax.models.vae import VAE
 from vae_jax.parallel import devices
 from vae_jax.types import Batch, Key, Params
@@ -47,8 +47,9 @@ def per_example(
 
     f is compiled once for each f, vae and shape: hand in the same function, not a new lambda.
     batch_size: of each device. `report` is told the number of examples after each batch. Raises
-    ValueError without examples.
+    DataError where x is neither images nor points, ValueError without examples.
     """
+    data = as_batch(data)
     num_examples = len(data.x)
     if num_examples == 0:
         raise ValueError("there are no examples to evaluate")

@@ -15,7 +15,16 @@ from vae_jax.data.batches import held_out, unit_interval
 from vae_jax.data.conditions import Condition
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.identity import recorded
-from vae_jax.data.split import Split, as_examples, as_labels
+from vae_jax.data.split import (
+    Split,
+    as_array,
+    as_examples,
+    as_labels,
+    as_pixels,
+    as_points,
+    is_floating,
+    of_shape,
+)
 from vae_jax.evaluation.per_example import PRECISION
 from vae_jax.models.vae import VAE
 from vae_jax.settings import UserError
@@ -27,9 +36,10 @@ class Run:
     """A trained model, wherever it was trained: config, functions, weights.
 
     config, summary, history: what config.json, summary.json ({} of an unfinished run) and
-    metrics.jsonl hold. x_shape: of an image, [height, width, channels]. For a model p(x|c) every
-    method takes c, [n, *condition.c_shape] or one for all; `split` makes the targets x and the c
-    of images, `merge` images of them.
+    metrics.jsonl hold. x_shape: of an image, [height, width, channels]. Everything comes in batches
+    [n, …], one image alone as x[None]; what does not fit is a UserError of one line. For a model
+    p(x|c) every method takes c, [n, *condition.c_shape] or one for all; `split` makes the targets x
+    and the c of images, `merge` images of them.
     """
 
     config: dict[str, Any]
@@ -80,7 +90,8 @@ class Run:
 
     def merge(self, x: Any, c: Any = None) -> Any:
         """Images [n, *x_shape] of targets and what is given."""
-        x = jnp.asarray(x)
+        x = of_shape(x, self.condition.x_shape, "x")  # what a decoder says may leave [0, 1]
+        x = jnp.asarray(x if is_floating(x) else unit_interval(as_pixels(x, "x")))
         return jax.vmap(self.condition.merge)(x, self._given(c, len(x)))
 
     def _given(self, c: Any, n: int) -> Any:
@@ -88,13 +99,29 @@ class Run:
         shape = self.condition.c_shape
         if c is None and shape == (0,):
             return jnp.zeros((n, 0), jnp.float32)
-        c = jnp.asarray(jnp.nan if c is None else c, jnp.float32)
+        c = as_array(np.nan if c is None else c, "c")
         if c.shape not in (shape, (n, *shape)):
             raise UserError(
                 f"the run models p(x|c), c its {self.config['settings']['model']['condition']}: "
                 f"give c of shape {shape} or {(n, *shape)}, as `split` makes it"
             )
-        return jnp.broadcast_to(c, (n, *shape))
+        return jnp.broadcast_to(_finite(c, "c"), (n, *shape))
+
+    def _latents(self, z: Any) -> Any:
+        """z as this model has it, each array [n, …] of its own shape; or UserError."""
+        wanted = models.latents(self.vae, self.condition.x_shape, self.condition.c_shape)
+        if isinstance(wanted, jax.ShapeDtypeStruct):
+            z = as_array(z, "z")
+            z = z[None] if z.shape == wanted.shape else z
+        elif jax.tree.structure(z) != jax.tree.structure(wanted):
+            shapes = [list(leaf.shape) for leaf in jax.tree.leaves(wanted)]
+            raise UserError(f"z must be a tuple of arrays [n, …], from the top down: {shapes}")
+        z = jax.tree.map(
+            lambda like, a: _finite(of_shape(as_array(a, "z"), like.shape, "z"), "z"), wanted, z
+        )
+        if len({len(a) for a in jax.tree.leaves(z)}) != 1:
+            raise UserError("z must be arrays [n, …] of one n")
+        return z
 
     def encode(self, x: Any, c: Any = None) -> Any:
         """q(z|x,c) for targets [n, …], uint8 or floats in [0, 1]; `.mean` is [n, latents]."""
@@ -105,13 +132,10 @@ class Run:
         return unit_interval(jnp.asarray(as_examples(x, self.condition.x_shape, "x")))
 
     def decode(self, z: Any, c: Any = None) -> Any:
-        """E[x|z,c], targets [n, …] in [0, 1], for latents [n, latent_dim]; for a tuple of arrays
-        [n, …] where a model has several layers of them.
+        """E[x|z,c], targets [n, …] in [0, 1], for latents [n, latent_dim], or one [latent_dim]; a
+        tuple of arrays [n, …] where a model has several layers of them.
         """
-        if isinstance(z, tuple):
-            z = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), z)
-        else:
-            z = jnp.atleast_2d(jnp.asarray(z, jnp.float32))  # one vector for one image
+        z = self._latents(z)
         n = len(jax.tree.leaves(z)[0])
         return _batched(_mean, self.vae.likelihood, self.params, z, self._given(c, n))
 
@@ -122,6 +146,8 @@ class Run:
         deviation of a Gaussian prior (Kingma & Dhariwal 2018, §6). 0 is the prior's mean, 1 the
         prior itself; the same key gives the same z′ at every T.
         """
+        if n < 1:
+            raise UserError(f"n must be at least 1; got {n}")
         c = self._given(c, n)
         keys = jax.random.split(key, n)
         scale = None if temperature == 1 else temperature
@@ -136,6 +162,14 @@ class Run:
         given = self._given(c, len(x))
         z = _batched(_mean, self.vae.posterior, self.params, x, given)
         return _batched(_mean, self.vae.likelihood, self.params, z, given)
+
+
+def _finite(a: Any, what: str) -> Any:
+    """Numbers as float32 on the device; UserError where they are none."""
+    if not (is_floating(a) or a.dtype.kind in "biu"):
+        raise UserError(f"{what} must be numbers; got dtype {a.dtype}")
+    floats = as_points(a if is_floating(a) else a.astype(np.float32), what)
+    return jnp.asarray(floats, jnp.float32)
 
 
 def _itself(p: Any) -> Any:

@@ -15,7 +15,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from vae_jax.data import streaming
-from vae_jax.data.batches import epoch_order
+from vae_jax.data.batches import as_given, epoch_order, num_rows
+from vae_jax.data.split import as_values
 from vae_jax.models.vae import VAE
 from vae_jax.objectives import KLWeights
 from vae_jax.parallel import devices
@@ -27,7 +28,7 @@ from vae_jax.training.state import (
     length,
     make_optimiser,
 )
-from vae_jax.types import Batch, Key, Params, unconditional
+from vae_jax.types import Batch, Key, Params
 
 Prepare = Callable[[Key, Any], Batch]  # a key and a batch's rows of the data -> a batch in [0, 1]
 Step = Callable[[TrainState, Key, Batch], tuple[TrainState, dict[str, Array]]]
@@ -137,7 +138,7 @@ def fit(
     config: TrainConfig,
     *,
     optimiser: optax.GradientTransformation | None = None,
-    prepare: Prepare = lambda key, rows: unconditional(rows),
+    prepare: Prepare | None = None,
     weights: Callable[[Array], Any] = lambda step: KLWeights(),
     state: TrainState | None = None,
     chunk: int = 1000,
@@ -148,16 +149,18 @@ def fit(
 
     objective: an `Objective`, or any function (vae, params, key, batch, weights) -> (loss,
     metrics); weights: what it is told at each step. optimiser: optax's of one's own, in place of
-    what `config` says of optimiser, learning rate and l2. data: a pytree of arrays [n, ...];
-    `prepare` makes batches of its rows, by default of images in [0, 1] as they are. Up to `limit`
-    bytes, by default half of the device's memory, it is kept there; above that it streams from the
-    host, and trains to the same weights (see `streaming`). run: `make_run`'s, where it was compiled
-    before. On several devices: inside `devices.everywhere`. Arrays that were handed in or yielded
-    stay as they are.
+    what `config` says of optimiser, learning rate and l2. data: images [n, ...], whole numbers 0 to
+    255 or floats in [0, 1], or points, floats [n, dims]; or with `prepare`, which makes batches of
+    its rows, any pytree of arrays [n, ...]. Up to `limit` bytes, by default half of the device's
+    memory, it is kept there; above that it streams from the host, and trains to the same weights
+    (see `streaming`). run: `make_run`'s, where it was compiled before. On several devices: inside
+    `devices.everywhere`. Arrays that were handed in or yielded stay as they are.
 
     A chunk ends with the epoch, with the training, and at every `chunk`-th step of an epoch.
     """
-    num_images = len(jax.tree.leaves(data)[0])
+    if prepare is None and run is None:
+        data = as_values(data, "data")
+    num_images = num_rows(data)
     per_epoch, total = length(config, num_images)
     keys = keys_from_seed(config.seed)
     optimiser = optimiser or make_optimiser(config, total)
@@ -166,7 +169,7 @@ def fit(
     state = devices.put(state)
     if run is None:
         step = make_step(vae, objective, optimiser, weights, config.ema)
-        run = make_run(step, prepare)
+        run = make_run(step, prepare or as_given)
     permuted = jax.jit(epoch_order, static_argnums=(2, 3))
 
     def order(epoch: int) -> Array:
