@@ -376,7 +376,7 @@ WRONG = {
     "ragged": (dict(x_train=[[[1.0]], [[1.0, 2.0]]]), "one array"),
     "flat": (dict(x_train=np.zeros((10, 16))), "shape [10, 16]"),
     "five axes": (dict(x_train=np.zeros((10, 4, 4, 1, 1))), "shape [10, 4, 4, 1, 1]"),
-    "none": (dict(x_train=None), "shape []"),
+    "none": (dict(x_train=None), "one array; got a NoneType"),
     "empty": (dict(x_train=GOOD[:0]), "shape [0, 4, 4]"),
     "empty test": (dict(x_train=GOOD, x_test=GOOD[:0]), "x_test"),
     "one image": (dict(x_train=GOOD[:1]), "at least 3"),

@@ -205,8 +205,8 @@ WRONG = {
         "cannot be read",
     ),
     "complex": (given(x_train=FLOATS + 0j), "dtype complex128"),
-    "int64": (given(x_train=GREY.astype(int)), "dtype int64"),
-    "uint16": (given(x_train=GREY.astype(np.uint16)), "dtype uint16"),
+    "int64": (given(x_train=GREY.astype(int) - 1), "0 to 255 if whole numbers"),
+    "uint16": (given(x_train=GREY.astype(np.uint16) * 256), "0 to 255 if whole numbers"),
     "dates": (given(x_train=GREY.astype("datetime64[D]")), "dtype datetime64"),
     "words": (given(x_train=GREY.astype(str)), "dtype <U"),
     "NaN": (given(x_train=np.where(np.eye(5, 4), np.nan, FLOATS)), "got nan"),
@@ -611,7 +611,7 @@ def test_zeros_and_ones_of_a_prepared_set_are_black_and_white(tmp_path, monkeypa
 
 @pytest.mark.parametrize(("images", "splits", "image", "expected"), [
     ([*COLOUR, COLOUR[0][1:]], ("train",), "image", "different sizes, [6, 5, 3] and [5, 5, 3]"),
-    ([x.astype(np.uint16) for x in COLOUR], ("train",), "image", "dtype uint16"),
+    ([256 * x.astype(np.uint16) for x in COLOUR], ("train",), "image", "0 to 255 if whole"),
     (COLOUR, ("test",), "image", "no data set of images with a split called train"),
 ])  # fmt: skip
 def test_a_prepared_set_that_does_not_fit(

@@ -40,7 +40,7 @@ def first_line(error: Exception) -> str:
 
 def as_split(x: Any, y: Any, which: str, where: str = "") -> Split:
     """Images and labels (or None) as a split, checked. `which` and `where` are for the message."""
-    x = as_images(as_array(x, f"{where}x_{which}"), f"{where}x_{which}")
+    x = as_images(np.asarray(as_array(x, f"{where}x_{which}")), f"{where}x_{which}")
     return Split(x) if y is None else Split(x, as_labels(y, len(x), f"{where}y_{which}"))
 
 
