@@ -39,14 +39,16 @@ Shape = tuple[int, ...]
 
 
 class Shapes(NamedTuple):
-    """What a part may need to know to be built: the shapes of one example's x, c and z, and the
-    data's mean, float [*x] in [0, 1] (real numbers for points), None where it is not known.
+    """What a part may need to know to be built: the shapes of one example's x, c and z, and of the
+    training data, where they are known, the mean, float [*x] in [0, 1] (real numbers for points),
+    and examples(k), k of its targets, float [k, *x].
     """
 
     x: Shape
     c: Shape = (0,)
     z: Shape = (0,)
     x_mean: Any = None
+    examples: Callable[[int], Array] | None = None
 
 
 class Net(NamedTuple):

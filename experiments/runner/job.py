@@ -1,15 +1,17 @@
 """A configuration made into what is trained: data, condition, model, objective."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.cli.config import Config, numbers
-from vae_jax import data, evaluation, memory, models, objectives, training
+from vae_jax import data, evaluation, memory, models, objectives, runs, training
 from vae_jax.data import conditions
-from vae_jax.data.batches import Rows, held_out, preparer, rows
+from vae_jax.data.batches import Rows, held_out, preparer, rows, unit_interval
 from vae_jax.data.conditions import Condition
 from vae_jax.data.split import Split
 from vae_jax.models import domains
@@ -27,6 +29,7 @@ class Job(NamedTuple):
     condition: Condition
     vae: VAE
     objective: Objective
+    fresh: tuple[str, ...] = ()  # the parts that do not start from start_from's weights
 
     @property
     def length(self) -> tuple[int, int]:
@@ -60,7 +63,9 @@ class Job(NamedTuple):
         """What one should know of this combination of data and model."""
         family, binarisation = self.config.model.likelihood, self.dataset.binarisation
         misfit = domains.misfit(family, self.dataset.train.x, binarisation)
-        return [note for note in (self.dataset.fallback, misfit) if note]
+        start = self.config.training.start_from
+        from_seed = f"from the seed: {', '.join(self.fresh)}; the rest from {start}"
+        return [n for n in (self.dataset.fallback, misfit, from_seed * bool(self.fresh)) if n]
 
 
 def _check_place(config: Config, dataset: data.Dataset) -> None:
@@ -84,6 +89,31 @@ def _check_size(vae: VAE) -> None:
         )
 
 
+def targets(dataset: data.Dataset, condition: Condition, count: int) -> np.ndarray:
+    """Some of the training data's targets, spread evenly over them: float [count, *x]."""
+    n = len(dataset.train.x)
+    if count > n:
+        raise UserError(f"only {n:,} training examples are there to start from; got {count:,}")
+    some = data.select(dataset.train, np.arange(count) * n // count)
+    return np.asarray(unit_interval(held_out(condition, jax.random.key(0), some).x))
+
+
+def started(vae: VAE, config: Config) -> tuple[VAE, tuple[str, ...]]:
+    """The VAE that starts with the weights of `start_from`, and which of its parts do not, as they
+    are not there in the same shapes.
+    """
+    path = config.training.start_from
+    trained = runs.load(path, trust=runs.modules_named(config.settings)).params
+    like, kept = jax.eval_shape(vae.init, jax.random.key(0)), {}
+    for name, part in like.items():
+        own = trained.get(name)
+        if jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, part):
+            kept[name] = own
+    if not any(jax.tree.leaves(part) for part in kept.values()):
+        raise UserError(f"start_from must be a run with parts of this model's shapes; got {path!r}")
+    return vae._replace(init=lambda key: vae.init(key) | kept), tuple(like.keys() - kept.keys())
+
+
 def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     """The job of a configuration; raises UserError where its parts do not go together.
 
@@ -93,8 +123,10 @@ def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     domains.check(config.model.likelihood, dataset.train.x)
     condition = conditions.make(config.model.condition, dataset.x_shape, dataset.num_classes)
     x_mean, _ = condition.split(jax.random.key(0), dataset.x_mean, np.zeros((), np.int32))
-    vae = models.build(config.model, condition.x_shape, condition.c_shape, x_mean)
+    examples = functools.partial(targets, dataset, condition)
+    vae = models.build(config.model, condition.x_shape, condition.c_shape, x_mean, examples)
     _check_size(vae)
+    vae, fresh = started(vae, config) if config.training.start_from else (vae, ())
     objective = objectives.build(
         config.objective, vae, condition.x_shape, len(dataset.train.x), condition.c_shape
     )
@@ -103,4 +135,4 @@ def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     if config.training.early_stopping and not len(dataset.valid.x):
         raise UserError("early_stopping needs validation images: validation_size must be ≥ 1")
     training.length(config.training, len(dataset.train.x))  # a batch that cannot be filled
-    return Job(config, dataset, condition, vae, objective)
+    return Job(config, dataset, condition, vae, objective, fresh)

@@ -12,22 +12,28 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import rel_entr
 from jaxtyping import Float
 
+from vae_jax.distributions.composed import Mixture
 from vae_jax.distributions.continuous import MultivariateNormal, Normal
 from vae_jax.settings import UserError
 from vae_jax.types import Array, Key, Scalar
 
 
 def kl(q: Any, p: Any, key: Key) -> Scalar:
-    """KL(q‖p) in nats: as KL has it for the pair of types, else from one sample.
+    """KL(q‖p) in nats: as `rule` has it for the pair, else from one sample.
 
     The sample is the z that `q.sample(key)` draws, so that a bound which uses the same key sees
     the same z; the estimate log q(z) − log p(z) is unbiased but may be negative.
     """
-    known = KL.get((type(q), type(p)))
+    known = rule(q, p)
     if known:
         return known(q, p, key)
     z, log_q = q.sample_and_log_prob(key)
     return log_q - p.log_prob(z)
+
+
+def rule(q: Any, p: Any) -> Callable[[Any, Any, Key], Scalar] | None:
+    """What KL has for the pair of types, or else for q whatever p is; None where it has nothing."""
+    return KL.get((type(q), type(p)), KL.get((type(q), None)))
 
 
 def kl_per_unit(q: Any, p: Any) -> Float[Array, "*event"]:
@@ -66,13 +72,24 @@ def _kl_multivariate_normal(q: Any, p: Any, key: Key) -> Scalar:
     return log_dets[0] - log_dets[1] + 0.5 * (trace - d + distance @ distance)
 
 
-# (type of q, type of p) -> function of (q, p, key) -> nats: a closed form, or an estimate that is
-# better than one sample
+def _kl_stratified(q: Mixture, p: Any, key: Key) -> Scalar:
+    """Σ_k w_k [log q(z_k) − log p(z_k)] with one z_k of each component: unbiased, and free of the
+    variance between components.
+    """
+    keys = jax.random.split(key, len(q.log_weights))
+    z = jax.vmap(lambda component, key: component.sample(key))(q.components, keys)
+    ratios = jax.vmap(lambda z: q.log_prob(z) - p.log_prob(z))(z)
+    return jax.nn.softmax(q.log_weights) @ ratios
+
+
+# (type of q, type of p, or None for any) -> function of (q, p, key) -> nats: a closed form, or an
+# estimate that is better than one sample
 KL = {
     (Normal, Normal): _kl_normal,
     (MultivariateNormal, Normal): _kl_multivariate_normal,
     (Normal, MultivariateNormal): _kl_multivariate_normal,
     (MultivariateNormal, MultivariateNormal): _kl_multivariate_normal,
+    (Mixture, None): _kl_stratified,
 }
 
 

@@ -1,6 +1,7 @@
 """The one place where names become a model."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vae_jax import settings
@@ -9,7 +10,7 @@ from vae_jax.models.doersch import Doersch
 from vae_jax.models.standard import Standard
 from vae_jax.models.vae import VAE, with_constant_condition
 from vae_jax.settings import choice, setting, validate, with_entries
-from vae_jax.types import Shape, Shapes
+from vae_jax.types import Array, Shape, Shapes
 
 # name -> (shapes) -> VAE; x, c and the data's mean are known, the model decides about z
 MODELS = {
@@ -68,13 +69,19 @@ class ModelConfig:
 
 
 def build(
-    config: ModelConfig, x_shape: Shape, c_shape: Shape = (0,), x_mean: Any | None = None
+    config: ModelConfig,
+    x_shape: Shape,
+    c_shape: Shape = (0,),
+    x_mean: Any | None = None,
+    examples: Callable[[int], Array] | None = None,
 ) -> VAE:
     """The VAE that a configuration names, for targets of x_shape and conditions of c_shape.
 
-    x_mean: the mean target in [0, 1], which `init` needs where output_bias is data_mean. Raises
-    UserError where the parts do not go together with these shapes.
+    x_mean: the mean target in [0, 1], which `init` needs where output_bias is data_mean.
+    examples: k -> k targets of the training data, float [k, *x_shape], which `init` needs where
+    pseudo-inputs start from data. Raises UserError where the parts do not go together with these
+    shapes.
     """
     model = settings.chosen(config, "model")
-    shapes = Shapes(x_shape, c_shape, x_mean=x_mean)
+    shapes = Shapes(x_shape, c_shape, x_mean=x_mean, examples=examples)
     return with_constant_condition(settings.build(model, shapes))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.distributions import MultivariateNormal, Normal
+from vae_jax.models.mixtures import MixturePosterior
 from vae_jax.models.scales import Bounded, unbounded
 from vae_jax.networks import Architecture
 from vae_jax.types import Array, Net, Params, Shapes
@@ -75,4 +76,5 @@ class Full(Bounded):
 POSTERIORS = {
     "diagonal": Diagonal,
     "full": Full,
+    "mixture": MixturePosterior,
 }

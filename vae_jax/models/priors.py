@@ -11,7 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from vae_jax.distributions import Normal
+from vae_jax.models.mixtures import MixturePrior
 from vae_jax.models.scales import Bounded, unbounded
+from vae_jax.models.vamp import Vamp
 from vae_jax.networks import Architecture
 from vae_jax.settings import UserError
 from vae_jax.types import Array, Key, Net, Params, Shape, Shapes
@@ -57,4 +59,6 @@ class Conditional(Bounded):
 PRIORS = {
     "standard": lambda shapes, architecture: standard(shapes.z),
     "conditional": Conditional,
+    "mixture": MixturePrior,
+    "vamp": Vamp,
 }

@@ -20,7 +20,10 @@ class OneLayer:
         2, "dimension of the latent z; 0: no latents, and no encoder", at_least=0
     )
     prior: Any = choice(
-        "standard", PRIORS, "family of p(z|c); conditional: Gaussian, learned from c"
+        "standard",
+        PRIORS,
+        "family of p(z|c); conditional: Gaussian, learned from c; mixture: of Gaussians; vamp: of "
+        "the posteriors of learned images",
     )
 
     def __post_init__(self) -> None:
@@ -32,7 +35,11 @@ class Standard(OneLayer):
     """q(z|x,c), p(z|c) and p(x|z,c), each chosen by itself."""
 
     network: Any = choice("mlp", NETWORKS, "architecture of encoder and decoder")
-    posterior: Any = choice("diagonal", POSTERIORS, "family of q(z|x)")
+    posterior: Any = choice(
+        "diagonal",
+        POSTERIORS,
+        "family of q(z|x); diagonal, full: a Gaussian; mixture: of several",
+    )
     likelihood: Any = choice("bernoulli", LIKELIHOODS, "family of p(x|z)")
 
     def build(self, shapes: Shapes) -> VAE:

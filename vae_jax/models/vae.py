@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vae_jax.distributions.divergence import KL, kl
+from vae_jax.distributions.divergence import kl, rule
 from vae_jax.types import Key, Net, Params, Shape
 
 
@@ -59,7 +59,7 @@ def compose(
         q, p = posterior(params, x, c), prior(params, c)
         z, log_q = q.sample_and_log_prob(key)
         log_p, log_likelihood = p.log_prob(z), likelihood(params, z, c).log_prob(x)
-        rate = kl(q, p, key) if (type(q), type(p)) in KL else log_q - log_p
+        rate = log_q - log_p if rule(q, p) is None else kl(q, p, key)
         return Draw(z, log_likelihood, log_p, log_q, rate)
 
     return with_constant_condition(VAE(init, posterior, likelihood, prior, draw))

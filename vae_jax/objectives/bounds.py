@@ -88,6 +88,22 @@ def _group_rates(vae: VAE, params: Params, batch: Batch, groups: int) -> Float[A
     return units.reshape(groups, -1).sum(axis=1)
 
 
+def prior_alone(
+    vae: VAE, params: Params, key: Key, batch: Batch, weights: KLWeights
+) -> tuple[Scalar, Metrics]:
+    """distortion + β·rate as a function of the prior alone: encoder and decoder get no gradient.
+
+    Its minimum is the prior nearest to the aggregate posterior, E_x KL(q(z|x)‖p(z)) = I(x; z) +
+    KL(q(z)‖p(z)) (Hoffman & Johnson 2016): what is left of the rate is the mutual information.
+    """
+    if not jax.tree.leaves(params.get("prior", ())):
+        raise UserError("prior_alone trains the prior, and this model's has no parameters")
+    fixed = {name: _stopped(part) for name, part in params.items() if name != "prior"}
+    draws = draw(vae, {**fixed, "prior": params["prior"]}, key, batch)
+    metrics = summary(draws.rate, -draws.log_likelihood)
+    return metrics["distortion"] + weighted_rate(metrics["rate"][None], weights), metrics
+
+
 # Several samples
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from vae_jax.objectives.bounds import elbo, importance_weighted, score_function
+from vae_jax.objectives.bounds import elbo, importance_weighted, prior_alone, score_function
 from vae_jax.objectives.factor import Factor
 from vae_jax.objectives.geco import Geco
 from vae_jax.objectives.regularised import beta_tc, dip, info
@@ -190,6 +190,13 @@ class Info(_Entry):
         return _objective(info, strength=self.info_lambda)
 
 
+class PriorAlone(_Entry):
+    """The ELBO in the prior alone, of a model whose encoder and decoder are trained."""
+
+    def build(self, facts: Facts) -> Objective:
+        return _objective(prior_alone)
+
+
 OBJECTIVES = {
     "elbo": Elbo,
     "iwae": Iwae,
@@ -204,4 +211,5 @@ OBJECTIVES = {
     "info": Info,
     "factor": Factor,
     "geco": Geco,
+    "prior_alone": PriorAlone,
 }

@@ -75,8 +75,9 @@ def model_of(config: dict[str, Any], where: Path) -> tuple[VAE, Condition, Param
 @functools.lru_cache
 def _built(model: ModelConfig, x_shape: tuple[int, ...], c_shape: tuple[int, ...]) -> VAE:
     """The same functions for every run of a model, so that what is compiled serves them all."""
-    anything = np.zeros(x_shape, np.float32)  # the trained weights are read
-    return build(model, x_shape, c_shape, anything)
+    # Of the data anything will do: the trained weights are read.
+    mean, examples = np.zeros(x_shape, np.float32), lambda k: np.zeros((k, *x_shape), np.float32)
+    return build(model, x_shape, c_shape, mean, examples)
 
 
 def _load_params(directory: Path, checkpoint: str, like: Params) -> tuple[Params, dict[str, Any]]:

@@ -52,6 +52,11 @@ class TrainConfig:
         0, "seed of initial weights, order of images and noise", at_least=0, below=2**32
     )
 
+    start_from: str = setting(
+        "", "a run directory or pack whose weights training starts from, in the parts that have "
+        "the same shapes; empty: from the seed",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         validate(self)
         chosen(self, "optimiser")
