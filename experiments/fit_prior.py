@@ -109,7 +109,7 @@ def fitting(settings: FitPriorConfig, old: runs.Run) -> RunConfig:
 def _own(prior: str) -> set[str]:
     """The settings of a prior's entry."""
     entry = entry_of(FitPriorConfig.__dataclass_fields__["prior"], prior)
-    return {f.name for f in settings_of(entry)} if dataclasses.is_dataclass(entry) else set()
+    return {f.name for f in settings_of(entry)} if isinstance(entry, type) else set()
 
 
 def compare(job: Job, old: runs.Run, settings: FitPriorConfig) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.cli.config import numbers
+from experiments.figures import priors
 from experiments.figures.context import Scene, columns, names, pictures
 from vae_jax import evaluation, plots
 from vae_jax.data import batches, fixed_draws
@@ -258,6 +259,9 @@ FIGURES: dict[str, Entry] = {
     "data": Entry(lacks_plane, always, data),
     "reconstructed": Entry(lacks_plane, always, reconstructed),
     "decoder": Entry(lacks_line, always, decoder),
+    "prior": Entry(needs(2), lambda s: whole(s) and priors.is_learned(s), priors.prior),
+    "components": Entry(priors.lacks_mixture, priors.is_learned, priors.components),
+    "pseudo_inputs": Entry(priors.lacks_pseudo_inputs, always, priors.pseudo_inputs),
     "curves": Entry(lambda s: "", always, curves),
     "interpolation": Entry(needs(1), asked, interpolation),
     "traversals": Entry(needs(1), asked, traversals),

@@ -248,12 +248,13 @@ PAIRS = {
     "multivariate, normal": lambda: (multivariate(0), normal(10, 3)),
     "normal, multivariate": lambda: (normal(0, 3), multivariate(10)),
     "multivariate, multivariate": lambda: (multivariate(0), multivariate(10)),
-}
+}  # that of mixtures, which is no closed form: tests/models/test_priors.py
 pairs = pytest.mark.parametrize("make", PAIRS.values(), ids=PAIRS.keys())
 
 
 def test_every_closed_form_is_tested():
-    assert {tuple(map(type, make())) for make in PAIRS.values()} == set(KL)
+    closed = set(KL) - {(Mixture, None)}
+    assert {tuple(map(type, make())) for make in PAIRS.values()} == closed
 
 
 @pairs

@@ -68,6 +68,7 @@ SHORTER = (
     Shorter("experiments.evaluate", "--ais_images",
             "--images=20 --nll_samples=2 --ais_images=2 --ais_temperatures=2 --ais_chains=2"),
     Shorter("experiments.evaluate", "", "--images=20 --nll_samples=2"),
+    Shorter("experiments.fit_prior", "", "--epochs=1 --nll_samples=2"),
     Shorter("experiments.inpainting", "", f"{STEPS} --completions=2 --digits=2", slow=True),
     Shorter("experiments.linear_vae", "", "--dataset=digits --images=200 --latent_dim=5 --steps=2"),
     Shorter("experiments.benchmark.sweeps", "", TIMED),
@@ -124,7 +125,8 @@ def printed() -> list[Printed]:
 
 def is_a_mention(command: Printed) -> bool:
     """A name without flags, of a program that needs some."""
-    needs = ("experiments.plot", "experiments.evaluate", "experiments.pack", "./launch.sh")
+    needs = ("experiments.plot", "experiments.evaluate", "experiments.pack",
+             "experiments.fit_prior", "./launch.sh")  # fmt: skip
     return command.program in needs and not command.rest
 
 

