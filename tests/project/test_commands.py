@@ -68,6 +68,7 @@ SHORTER = (
     Shorter("experiments.evaluate", "--ais_images",
             "--images=20 --nll_samples=2 --ais_images=2 --ais_temperatures=2 --ais_chains=2"),
     Shorter("experiments.evaluate", "", "--images=20 --nll_samples=2"),
+    Shorter("experiments.priors", "", f"{SMALL} --posteriors=diagonal", slow=True),
     Shorter("experiments.fit_prior", "", "--epochs=1 --nll_samples=2"),
     Shorter("experiments.inpainting", "", f"{STEPS} --completions=2 --digits=2", slow=True),
     Shorter("experiments.linear_vae", "", "--dataset=digits --images=200 --latent_dim=5 --steps=2"),
