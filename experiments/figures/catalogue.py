@@ -94,6 +94,12 @@ def lacks_latents(s: Scene) -> str:
     return needs(1, noun(s.run.x_shape))(s)
 
 
+def lacks_gaussian(s: Scene) -> str:
+    """For a posterior that is drawn as ellipses."""
+    known = s.settings["model"]["posterior"] in ("diagonal", "full")
+    return needs(2)(s) or "needs a Gaussian posterior" * (not known)
+
+
 def whole(s: Scene) -> bool:
     """Two latents and nothing given: not one plane of many."""
     return s.latent_dim == 2 and s.free
@@ -181,7 +187,7 @@ def interpolation(s: Scene) -> Figure:
     x, c = s.some(2)
     if len(x) != 2:
         raise UserError(f"interpolation is between two images; got {len(x)}")
-    ends = np.asarray(s.run.encode(x, c).mean)
+    ends = np.asarray(s.run.means(x, c))
     ways: dict[str, Any] = {"linear": latent_space.linear, "spherical": latent_space.spherical}
     rows = {name: s.decode(way(*ends, STEPS)) for name, way in ways.items()}
     ticks = [f"{t:g}" for t in np.linspace(0, 1, STEPS)]
@@ -194,7 +200,7 @@ def traversals(s: Scene) -> Figure:
     units = active or s.units(2)  # where none is active, those that come nearest to it
     z = np.zeros(s.latent_dim)
     if s.images:
-        z = np.asarray(s.run.encode(*s.some(1)).mean)[0]
+        z = np.asarray(s.run.means(*s.some(1)))[0]
     values = np.linspace(-s.high, s.high, STEPS)
     ticks = [f"{value:g}".replace("-", "−") for value in values]
     paths = [s.decode(latent_space.traversal(z, unit, values)) for unit in units]
@@ -266,5 +272,5 @@ FIGURES: dict[str, Entry] = {
     "interpolation": Entry(needs(1), asked, interpolation),
     "traversals": Entry(needs(1), asked, traversals),
     "temperatures": Entry(needs(1), asked, temperatures),
-    "posterior": Entry(needs(2), asked, posterior),
+    "posterior": Entry(lacks_gaussian, asked, posterior),
 }

@@ -61,7 +61,7 @@ def test_it_trains_and_is_evaluated_drawn_and_packed(copy, command):
     assert "warning" not in trained.stderr
     summary = json.loads((copy / directory / "summary.json").read_text())
     assert summary["nll"] < -summary["elbo"] and summary["rate"] > 0
-    estimated = "posterior=planar" in command or "two_layers" in command
+    estimated = "posterior=radial" in command or "two_layers" in command
     assert ("estimated" in summary["posterior_means"]) == estimated
     python("experiments.evaluate", directory, "--nll_samples=5", "--images=50")
     python("experiments.pack", directory)
@@ -84,22 +84,21 @@ def built(**settings):
     return vae, vae.init(key)
 
 # the prior is the mixture of its encoded images, whatever the condition
-vae, params = built(prior="pseudo_inputs", pseudo_inputs=3, latent_dim=2, widths="8")
+vae, params = built(prior="encoded_images", encoded_images=3, latent_dim=2, widths="8")
 z = jnp.array([0.3, -0.2])
 q = jax.vmap(lambda u: vae.posterior(params, u, c))(params["prior"]["images"])
 exact = jax.nn.logsumexp(jax.vmap(lambda q: q.log_prob(z))(q)) - jnp.log(3)
 np.testing.assert_allclose(vae.prior(params, c).log_prob(z), exact, rtol=1e-5)
 
 # a flow's density is that of the change of variables; without steps it is the diagonal's
-vae, params = built(posterior="planar", planar_steps=3, latent_dim=2, widths="8")
+vae, params = built(posterior="radial", radial_steps=3, latent_dim=2, widths="8")
 flow = vae.posterior(params, x[0], c)
-push = lambda e: flow.__class__(flow.start.__class__(e, jnp.full(2, -40.0)), flow.u, flow.w,
-                                flow.b).sample(key)
-start = flow.start.sample(key)
+push = lambda e: flow.bijector.forward_and_log_det(e)[0]
+start = flow.base.sample(key)
 _, log_det = jnp.linalg.slogdet(jax.jacfwd(push)(start))
 z, log_q = flow.sample_and_log_prob(key)
-np.testing.assert_allclose(log_q, flow.start.log_prob(start) - log_det, rtol=1e-4, atol=1e-4)
-plain, same = built(posterior="planar", planar_steps=0, latent_dim=2, widths="8")
+np.testing.assert_allclose(log_q, flow.base.log_prob(start) - log_det, rtol=1e-4, atol=1e-4)
+plain, same = built(posterior="radial", radial_steps=0, latent_dim=2, widths="8")
 other, _ = built(latent_dim=2, widths="8")
 a, b = (v.draw(same, key, x[0], c) for v in (plain, other))
 np.testing.assert_array_equal(a.z, b.z)

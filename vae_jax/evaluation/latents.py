@@ -10,8 +10,10 @@ from jaxtyping import Bool, Float
 
 from vae_jax import distributions
 from vae_jax.distributions import kl_per_unit
+from vae_jax.distributions.bijectors import Transformed
 from vae_jax.evaluation.per_example import PRECISION, mean, per_example, standard_error
 from vae_jax.models.vae import VAE
+from vae_jax.settings import UserError
 from vae_jax.types import Batch, Key, Params, Shape
 
 ACTIVE = 0.01  # a unit is active when Var_x(E[z|x]) exceeds this (Burda et al. 2016, §5.2)
@@ -72,6 +74,12 @@ def _posterior_and_sample(vae: VAE, params: Params, key: Key, x: Any, c: Any) ->
     return q, z, log_q, vae.prior(params, c).log_prob(z)
 
 
+def _posterior_on_shapes(vae: VAE, data: Batch) -> Any:
+    params = jax.eval_shape(vae.init, jax.random.key(0))
+    x, c = (jax.ShapeDtypeStruct(np.shape(a)[1:], jnp.float32) for a in data)
+    return jax.eval_shape(vae.posterior, params, x, c)
+
+
 @jax.jit
 def _log_sums(q: Any, z: Any) -> Any:
     """log Σ_j q(z_i|x_j) for each of some samples z."""
@@ -87,9 +95,11 @@ def aggregate_posterior(
         rate = I(x; z) + KL(q(z)‖p(z)),   I(x; z) = E[log q(z|x) − log q(z)] ≤ log N.
 
     From one z an image, with standard errors. Within 1 nat of log N the mutual information says
-    little more than that there were only N images, and `at_ceiling` is true. Costs N² densities;
-    the prior must not depend on the condition.
+    little more than that there were only N images, and `at_ceiling` is true. Costs N² densities,
+    and is not for flows (UserError); the prior must not depend on the condition.
     """
+    if isinstance(_posterior_on_shapes(vae, data), Transformed):
+        raise UserError("that of a flow takes each image's flow at all other images' samples")
     q, z, log_q, log_prior = per_example(_posterior_and_sample, vae, params, key, data)
     n = len(log_q)
     total = np.full(n, -np.inf)

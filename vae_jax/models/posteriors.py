@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.distributions import MultivariateNormal, Normal
+from vae_jax.models import flows
 from vae_jax.models.mixtures import MixturePosterior
 from vae_jax.models.scales import Bounded, unbounded
 from vae_jax.networks import Architecture
@@ -77,4 +78,9 @@ POSTERIORS = {
     "diagonal": Diagonal,
     "full": Full,
     "mixture": MixturePosterior,
+    "planar": flows.Planar,
+    "sylvester": flows.Sylvester,
+    "iaf": flows.IAF,
+    "realnvp": flows.RealNVP,
+    "spline": flows.SplineFlow,
 }

@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from vae_jax.distributions import Normal
+from vae_jax.models import flows
 from vae_jax.models.mixtures import MixturePrior
 from vae_jax.models.scales import Bounded, unbounded
 from vae_jax.models.vamp import Vamp
@@ -61,4 +62,7 @@ PRIORS = {
     "conditional": Conditional,
     "mixture": MixturePrior,
     "vamp": Vamp,
+    "realnvp": flows.RealNVPPrior,
+    "spline": flows.SplinePrior,
+    "maf": flows.MAF,
 }

@@ -128,6 +128,11 @@ class Run:
         x = self._targets(x)
         return _batched(_itself, self.vae.posterior, self.params, x, self._given(c, len(x)))
 
+    def means(self, x: Any, c: Any = None) -> Any:
+        """E[z|x,c] of targets; where it is not known in closed form, the mean of samples."""
+        x = self._targets(x)
+        return _batched(_mean, self.vae.posterior, self.params, x, self._given(c, len(x)))
+
     def _targets(self, x: Any) -> Any:
         return unit_interval(jnp.asarray(as_examples(x, self.condition.x_shape, "x")))
 
@@ -160,8 +165,7 @@ class Run:
         """
         x = self._targets(x)
         given = self._given(c, len(x))
-        z = _batched(_mean, self.vae.posterior, self.params, x, given)
-        return _batched(_mean, self.vae.likelihood, self.params, z, given)
+        return _batched(_mean, self.vae.likelihood, self.params, self.means(x, given), given)
 
 
 def _finite(a: Any, what: str) -> Any:
