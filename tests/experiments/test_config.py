@@ -108,7 +108,7 @@ def company(name: str) -> list[str]:
     cls = topics(Config)[fields()[name][0]]
     where = readers(cls).get(name, {})
     chosen = [f"--{choice}={names[-1]}" for choice, names in where.items() if choice != "prior"]
-    return chosen[:1]
+    return chosen[:1] or [f"--prior={names[-1]}" for names in where.values()]
 
 
 def test_every_field_is_a_flag_and_reaches_its_section():

@@ -23,8 +23,10 @@ PRIORS = ("realnvp", "spline", "maf")
 
 def built(c_shape=(0,), latent_dim=3, **given):
     condition = "label" if c_shape != (0,) else "none"
-    named = {"latent_dim": latent_dim, "widths": "8", "condition": condition, **given}
-    return models.build(settings.make(models.ModelConfig, named), X_SHAPE, c_shape)
+    config = {"latent_dim": latent_dim, "widths": "8", "condition": condition, **given}
+    if "posterior" in given:
+        config = {"posterior_steps": 2, **config}
+    return models.build(settings.make(models.ModelConfig, config), X_SHAPE, c_shape)
 
 
 def moved(params, scale=0.3):
@@ -50,10 +52,14 @@ CASES += [{"posterior": "sylvester", "sylvester": s} for s in ("householder", "t
 CASES += [{"posterior": "iaf", "prior": "spline"}, {"posterior": "planar", "prior": "maf"}]
 
 
-@pytest.mark.parametrize("given", CASES, ids=["-".join(c.values()) for c in CASES])
-@pytest.mark.parametrize("c_shape", [(0,), (3,)])
-def test_bounds_rise_and_the_elbo_is_the_first(given, c_shape):
+def named(cases):
+    return pytest.mark.parametrize("given", cases, ids=["-".join(c.values()) for c in cases])
+
+
+@named([*CASES, {"posterior": "iaf", "condition": "label"}, {"prior": "maf", "condition": "label"}])
+def test_bounds_rise_and_the_elbo_is_the_first(given):
     """IWAE's bound rises with K, from the ELBO; and gradients reach every parameter."""
+    c_shape = (3,) if "condition" in given else (0,)
     vae = built(c_shape, **given)
     params = moved(vae.init(KEY))
     data = unconditional(X)
@@ -174,12 +180,11 @@ def test_wrong_settings_are_one_line(given, said):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2])
-@pytest.mark.parametrize("given", CASES, ids=["-".join(c.values()) for c in CASES])
-def test_few_latents_are_no_exception(given, latent_dim):
-    vae = built(latent_dim=latent_dim, **given)
+@named(CASES)
+def test_one_latent_is_no_exception(given):
+    vae = built(latent_dim=1, **given)
     draw = vae.draw(moved(vae.init(KEY)), KEY, X[0], jnp.zeros(0))
-    assert np.isfinite(draw.rate) and draw.z.shape == (latent_dim,)
+    assert np.isfinite(draw.rate) and draw.z.shape == (1,)
 
 
 def test_what_a_flow_has_no_mean_of_is_estimated():
