@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import cli
+from experiments.runner.report import rates
 from vae_jax import data, evaluation, files, models, runs
 from vae_jax.data.batches import binarise, held_out
 from vae_jax.data.dataset import noun
@@ -227,6 +228,7 @@ def table(result: dict[str, Any], example: str = "image") -> str:
                 note += f"  (within 1 nat of its ceiling, log N = {result['ceiling']:.2f})"
             lines.append(f"  {name:<20}{value:>10.3f}{note}")
     lines.append(f"  {'active_units':<20}{result['active_units']:>6} of {result['latent_dim']}")
+    lines += rates(result)
     if kl:
         most = ", ".join(f"{v:.2f}" for v in sorted(kl, reverse=True)[:8])
         lines.append(f"  {'kl_per_unit':<20}{most}{', …' if len(kl) > 8 else ''}")

@@ -61,9 +61,10 @@ def needs(latents: int = 0, kind: str = "image") -> Callable[[Scene], str]:
     def lacks(s: Scene) -> str:
         if noun(s.run.x_shape) != kind:
             return f"is of {kind}s; the run is of {noun(s.run.x_shape)}s"
-        enough = f"needs {latents} latent{'s' * (latents > 1)}; the run has {s.latent_dim}"
+        if latents and s.layers > 1:
+            return f"needs z to be one vector; the run's is of {s.layers} layers"
         if s.latent_dim < latents:
-            return enough
+            return f"needs {latents} latent{'s' * (latents > 1)}; the run has {s.latent_dim}"
         short = latents == 2 and len(s.axes) == 1
         return "needs two axes, such as --axes=1,2; got one" if short else ""
 
@@ -87,6 +88,11 @@ def lacks_line(s: Scene) -> str:
     gaussian = model["likelihood"] == "gaussian" and model["likelihood_scale"] != "optimal"
     fits = s.latent_dim == 1 and gaussian
     return lacks_plane(s) or ("" if fits else "needs one latent and a Gaussian likelihood")
+
+
+def lacks_noise(s: Scene) -> str:
+    """For what differs by z alone, whatever z is."""
+    return needs()(s) or ("" if s.layers else "needs a latent; the run has none")
 
 
 def lacks_latents(s: Scene) -> str:
@@ -261,6 +267,6 @@ FIGURES: dict[str, Entry] = {
     "curves": Entry(lambda s: "", always, curves),
     "interpolation": Entry(needs(1), asked, interpolation),
     "traversals": Entry(needs(1), asked, traversals),
-    "temperatures": Entry(needs(1), asked, temperatures),
+    "temperatures": Entry(lacks_noise, asked, temperatures),
     "posterior": Entry(needs(2), asked, posterior),
 }

@@ -66,6 +66,9 @@ class Job(NamedTuple):
 def _check_place(config: Config, dataset: data.Dataset) -> None:
     """UserError where there is nothing to decode at the place that is to be drawn."""
     place, latent_dim = config.run.decode_at, config.model.latent_dim
+    if place and not config.model.is_sized:
+        raise UserError(f"decode_at is a z of latent_dim numbers; model {config.model.model} has "
+                        "several layers of them")  # fmt: skip
     if place and (len(numbers(place)) != latent_dim or len(dataset.x_shape) != 3):
         rule = f"latent_dim = {latent_dim} numbers, and data of images"
         raise UserError(f"decode_at must have {rule}; got {place!r} for {dataset.name}")

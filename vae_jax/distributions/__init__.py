@@ -3,6 +3,7 @@
 from vae_jax.distributions.base import (
     MEAN_SAMPLES,
     Distribution,
+    cooled,
     distribution,
     event,
     has_mean,
@@ -35,6 +36,7 @@ __all__ = [
     "MultivariateNormal",
     "Normal",
     "StudentT",
+    "cooled",
     "discrete_kl",
     "distribution",
     "event",

@@ -78,6 +78,19 @@ def mean(p: Any, key: Key) -> Any:
     return jax.tree.map(lambda a: jnp.mean(a, axis=0), samples)
 
 
+def cooled(p: Any, key: Key, temperature: Any) -> Any:
+    """m + T·(z − m) for z ~ p with mean m, so that T scales a Gaussian's standard deviation: T = 1
+    is z itself and T = 0 the mean. A distribution of several values that says so itself cools each
+    given those before it, which are cooled.
+    """
+    if hasattr(p, "cooled"):
+        return p.cooled(key, temperature)
+    m = mean(p, jax.random.key(0))
+    if isinstance(temperature, float) and temperature == 0:
+        return m
+    return jax.tree.map(lambda m, z: m + temperature * (z - m), m, p.sample(key))
+
+
 def has_mean(p: Any) -> bool:
     """Whether a distribution's mean is known in closed form."""
     return hasattr(p, "mean")

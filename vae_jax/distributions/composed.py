@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from vae_jax.distributions.base import Distribution, distribution, static
+from vae_jax.distributions.base import Distribution, cooled, distribution, static
 from vae_jax.types import Array, Key, Scalar
 
 
@@ -54,6 +54,12 @@ class Chain(Distribution):
 
     def sample(self, key: Key) -> tuple[Any, Any]:
         return self.sample_and_log_prob(key)[0]
+
+    def cooled(self, key: Key, temperature: Any) -> tuple[Any, Any]:
+        of_a, of_b = jax.random.split(key)
+        a = cooled(self.first, of_a, temperature)
+        b = cooled(self.then(self.params, a), of_b, temperature)
+        return (b, a) if self.upwards else (a, b)
 
     def log_prob(self, x: tuple[Any, Any]) -> Scalar:
         a, b = x[::-1] if self.upwards else x

@@ -8,17 +8,20 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Bool, Float
 
-from vae_jax import distributions
+from vae_jax import distributions, models
 from vae_jax.distributions import kl_per_unit
 from vae_jax.evaluation.per_example import PRECISION, mean, per_example, standard_error
 from vae_jax.models.vae import VAE
+from vae_jax.settings import UserError
 from vae_jax.types import Batch, Key, Params, Shape
 
 ACTIVE = 0.01  # a unit is active when Var_x(E[z|x]) exceeds this (Burda et al. 2016, §5.2)
 
 
 def _posterior_mean(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
-    return ravel_pytree(distributions.mean(vae.posterior(params, x, c), key))[0]
+    # The same noise for every image: a unit that tells nothing has the same estimate everywhere.
+    shared = jax.random.key(0)
+    return ravel_pytree(distributions.mean(vae.posterior(params, x, c), shared))[0]
 
 
 def posterior_means(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, "n latents"]:
@@ -88,8 +91,11 @@ def aggregate_posterior(
 
     From one z an image, with standard errors. Within 1 nat of log N the mutual information says
     little more than that there were only N images, and `at_ceiling` is true. Costs N² densities;
-    the prior must not depend on the condition.
+    the prior must not depend on the condition. Of a hierarchy, each density of which is a pass
+    through its networks, UserError.
     """
+    if isinstance(models.latents(vae, data.x.shape[1:], data.condition.shape[1:]), tuple):
+        raise UserError("each of the N² densities of a hierarchy is a pass through its networks")
     q, z, log_q, log_prior = per_example(_posterior_and_sample, vae, params, key, data)
     n = len(log_q)
     total = np.full(n, -np.inf)

@@ -11,18 +11,26 @@ from jaxtyping import Float
 
 from vae_jax.data.batches import as_batch
 from vae_jax.evaluation.per_example import PRECISION, _scaled, mean, per_example, standard_error
-from vae_jax.models.vae import VAE, log_weight, rate_distortion
+from vae_jax.models.vae import VAE, log_weight
 from vae_jax.parallel import devices
 from vae_jax.types import Array, Batch, Key, Params
 
 
-def elbo(
-    vae: VAE, params: Params, data: Batch, key: Key, batch_size: int = 500
-) -> dict[str, float]:
-    """The true `elbo`, `rate` and `distortion`, one sample of z an image."""
-    rate, distortion = per_example(rate_distortion, vae, params, key, data, batch_size)
-    rate, distortion = mean(rate), mean(distortion)
-    return {"elbo": -(rate + distortion), "rate": rate, "distortion": distortion}
+def elbo(vae: VAE, params: Params, data: Batch, key: Key, batch_size: int = 500) -> dict[str, Any]:
+    """The true `elbo`, `rate` and `distortion`, one sample of z an image; and `rates`, the terms of
+    the rate, of each group of a hierarchy from the top down, else None.
+    """
+    terms, rates = per_example(_terms, vae, params, key, data, batch_size)
+    rate, distortion = map(mean, terms)
+    groups = None if rates is None else np.mean(rates, axis=0, dtype=np.float64).tolist()
+    return {
+        "elbo": -(rate + distortion), "rate": rate, "distortion": distortion, "rates": groups,
+    }  # fmt: skip
+
+
+def _terms(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
+    draw = vae.draw(params, key, x, c)
+    return (draw.rate, -draw.log_likelihood), draw.rates
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

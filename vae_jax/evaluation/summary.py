@@ -41,7 +41,8 @@ def summary(
     report: Callable[[int], Any] = lambda done: None,
     keep_weights: bool = False,
 ) -> Summary:
-    """ELBO, rate, distortion, NLL, bits per dimension, active units and the rate of each latent.
+    """ELBO, rate, distortion, NLL, bits per dimension, active units and the rate of each latent; of
+    a hierarchy the rates of its groups and the shapes of their z, from the top down.
 
     num_samples: importance samples an image for the NLL. probability: whether p(x|z) is one, of
     these data: bits per dimension mean something then. report: told how many images are done.
@@ -58,6 +59,7 @@ def summary(
     shapes = data.x.shape[1:], data.condition.shape[1:]
     exact = latents.mean_is_exact(vae, *shapes)
     how = "exact" if exact else f"estimated from {MEAN_SAMPLES} samples"
+    z = jax.tree.leaves(models.latents(vae, *shapes))
     bits = measured["nll"] / (math.prod(shapes[0]) * math.log(2))
     numbers = {
         **elbo(vae, params, data, key),
@@ -66,6 +68,7 @@ def summary(
         "bits_per_dim": bits if probability else None,
         "active_units": int(latents.active_units(means).sum()),
         "latent_dim": means.shape[1],
+        "shapes": [list(leaf.shape) for leaf in z],
         "posterior_means": how,
         "kl_per_unit": rates,
         "notes": [note] if note else [],

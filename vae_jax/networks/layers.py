@@ -166,6 +166,24 @@ class MLP(nn.Module):
         return widened(y.reshape(self.output_shape))
 
 
+class Branches(nn.Module):
+    """A layer of `branch` units for each input, then dense layers over all of them: no input that
+    has few numbers is lost beside one that has many (Tomczak & Welling 2018, their HVAE).
+    """
+
+    branch: int
+    widths: Sequence[int]
+    output_shape: Shape
+    style: Style = PLAIN
+    start: Array | None = None
+
+    @nn.compact
+    def __call__(self, *inputs: Array) -> Array:
+        seen = [joined([x], self.style.dtype) for x in inputs if x.size]
+        h = [activated(self.style, lambda: Dense(self.branch, self.style), x) for x in seen]
+        return MLP(self.widths, self.output_shape, self.style, self.start)(*h)
+
+
 class ImageEncoder(nn.Module):
     """Image -> stages that halve it (4 × 4 kernels, stride 2) -> dense layer -> output.
 

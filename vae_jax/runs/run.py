@@ -143,8 +143,9 @@ class Run:
         """E[x|z,c] for n latents z drawn from the prior p(z|c), [n, …] in [0, 1].
 
         temperature T: z = m + T·(z′ − m) for z′ ~ p(z|c) with mean m, so that T scales the standard
-        deviation of a Gaussian prior (Kingma & Dhariwal 2018, §6). 0 is the prior's mean, 1 the
-        prior itself; the same key gives the same z′ at every T.
+        deviation of a Gaussian prior (Kingma & Dhariwal 2018, §6), in a hierarchy that of each
+        layer given those above. 0 is the prior's mean, 1 the prior itself; the same key gives the
+        same z′ at every T.
         """
         if n < 1:
             raise UserError(f"n must be at least 1; got {n}")
@@ -155,12 +156,12 @@ class Run:
         return self.decode(z, c)
 
     def reconstruct(self, x: Any, c: Any = None) -> Any:
-        """E[x|z,c] at the posterior means z of targets x; where these are not known in closed form,
-        at means of samples.
+        """E[x|z,c] at the posterior means z of targets x: in a hierarchy, each layer's given those
+        that come before it; where these are not known in closed form, at means of samples.
         """
         x = self._targets(x)
         given = self._given(c, len(x))
-        z = _batched(_mean, self.vae.posterior, self.params, x, given)
+        z = _batched(_centre, self.vae.posterior, self.params, x, given)
         return _batched(_mean, self.vae.likelihood, self.params, z, given)
 
 
@@ -174,6 +175,10 @@ def _finite(a: Any, what: str) -> Any:
 
 def _itself(p: Any) -> Any:
     return p
+
+
+def _centre(p: Any) -> Any:
+    return distributions.cooled(p, jax.random.key(0), 0.0)
 
 
 def _mean(p: Any) -> Any:
@@ -193,10 +198,7 @@ def _batched(
 def _latents(prior: Callable[..., Any], params: Params, keys: Any, c: Any, temperature: Any) -> Any:
     def draw(key: Key, c: Any) -> Any:
         p = prior(params, c)
-        z = p.sample(key)
-        if temperature is None:
-            return z
-        return jax.tree.map(lambda m, z: m + temperature * (z - m), _mean(p), z)
+        return p.sample(key) if temperature is None else distributions.cooled(p, key, temperature)
 
     with jax.default_matmul_precision(PRECISION):
         return jax.vmap(draw)(keys, c)
