@@ -103,7 +103,7 @@ def test_there_is_no_sweep_over_latent_dim(flags, message, tmp_path):
     (["--decode_at=1,2"], "decode_at is a z of latent_dim numbers; model hvae"),
     (["--objective=beta_tc"], "total correlation needs"),
     (["--objective=dip_i"], "needs a Gaussian posterior"),
-    (["--free_bits=1", "--free_bits_groups=3"], "free_bits_groups must be 0 .each group of a hierarchy"),
+    (["--free_bits=1", "--free_bits_groups=3"], "free_bits_groups must be 0 .each group"),
 ])  # fmt: skip
 def test_what_needs_one_vector_is_one_line_before_training(flags, message, tmp_path):
     with pytest.raises(UserError, match=message):
