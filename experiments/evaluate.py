@@ -44,6 +44,10 @@ class EvaluationConfig:
     )
     key_seed: int = setting(0, "seed of the samples of z", at_least=0, below=2**32)
     save: str = setting("", "an .npz file for log p and effective sample size of every image")
+    z_at_once: int = setting(
+        5000, "z that evaluation draws at a time, on each device; fewer take less memory",
+        at_least=1,
+    )  # fmt: skip
     save_weights: bool = setting(False, "all log-weights too: images × nll_samples numbers")
     ais_images: int = setting(
         0, "annealed importance sampling on the first so many; 0 is off", unit="images", at_least=0
@@ -165,6 +169,7 @@ def measure(
     with progress(batch, "NLL") as bar:
         measured = evaluation.summary(
             run.vae, run.params, batch, key, num_samples=settings.nll_samples,
+            at_once=settings.z_at_once,
             probability=domains.is_probability(likelihood, batch.x),
             report=bar.update, keep_weights=settings.save_weights,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.cli.config import numbers
 from experiments.figures.context import Scene, columns, names, pictures
-from vae_jax import evaluation, plots
+from vae_jax import distributions, evaluation, models, plots
 from vae_jax.data import batches, fixed_draws
 from vae_jax.data.dataset import Dataset, noun
 from vae_jax.evaluation import latent_space
@@ -29,6 +29,7 @@ PLACE = (1.0, 2.0)  # z of the one that is decoded alone, as in oduerr/dl_tutori
 SWEEP = np.linspace(-2, 2, 20)  # z of the decoder in the plane
 STEPS = 11  # of an interpolation or a traversal
 IN_A_ROW = 10
+MOST_LEVELS = 10  # of the rows that show them
 
 
 def draw(run: Run, dataset: Dataset, folder: Path) -> list[Path]:
@@ -93,6 +94,19 @@ def lacks_line(s: Scene) -> str:
 def lacks_noise(s: Scene) -> str:
     """For what differs by z alone, whatever z is."""
     return needs()(s) or ("" if s.layers else "needs a latent; the run has none")
+
+
+def lacks_groups(s: Scene) -> str:
+    return "" if s.layers > 1 else "needs a hierarchy; the run's z is one array"
+
+
+def lacks_levels(s: Scene) -> str:
+    """For a prior whose groups are each given those above it."""
+    lacks = lacks_groups(s) or needs()(s)
+    if not lacks:
+        p = s.run.vae.prior(s.run.params, np.zeros(s.run.condition.c_shape, np.float32))
+        lacks = "" if hasattr(p, "redrawn") else "needs a prior of groups, each given those above"
+    return lacks
 
 
 def lacks_latents(s: Scene) -> str:
@@ -216,6 +230,27 @@ def temperatures(s: Scene) -> Figure:
     return plots.rows({f"T = {t:g}": at(t) for t in s.temperatures})
 
 
+def rates(s: Scene) -> Figure:
+    """Of each group, over the first test images."""
+    run, batch = s.run, jax.tree.map(lambda a: a[:NUM_MEANS], s.test)
+    measured = evaluation.elbo(run.vae, run.params, batch, s.key)["rates"]
+    z = models.latents(run.vae, run.condition.x_shape, run.condition.c_shape)
+    return plots.group_rates(measured, [leaf.shape for leaf in jax.tree.leaves(z)])
+
+
+def levels(s: Scene) -> Figure:
+    """A test image's z above each level, those below drawn anew; the top row keeps none."""
+    (x, c), run = s.some(1), s.run
+    z = jax.tree.map(lambda a: np.asarray(a)[0], run.latents(x, c))
+    keys, given = jax.random.split(s.key, IN_A_ROW), np.repeat(c, IN_A_ROW, axis=0)
+    p = run.vae.prior(run.params, c[0])
+    again = jax.jit(jax.vmap(lambda key, kept: distributions.redrawn(p, key, z, kept), (0, None)))
+    kept = np.unique(np.linspace(0, s.layers, min(s.layers, MOST_LEVELS) + 1).astype(int))
+    drawn = {f"{k} of {s.layers} kept": run.decode(again(keys, k), given) for k in kept.tolist()}
+    whole = {name: pictures(run, x, given) for name, x in drawn.items()}
+    return plots.rows(whole)
+
+
 def posterior(s: Scene) -> Figure:
     """q(z|x) of a chosen image, or of the one whose neighbours' labels disagree most."""
     if not s.images and not len(s.split.y):
@@ -269,4 +304,6 @@ FIGURES: dict[str, Entry] = {
     "traversals": Entry(needs(1), asked, traversals),
     "temperatures": Entry(lacks_noise, asked, temperatures),
     "posterior": Entry(needs(2), asked, posterior),
+    "rates": Entry(lacks_groups, always, rates),
+    "levels": Entry(lacks_levels, always, levels),
 }

@@ -6,13 +6,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import vae_jax
 from experiments import evaluate, kl_weight, latent_dim, plot
 from experiments import pack as packing
 from experiments import run as single
 from experiments.cli.config import parse
-from vae_jax import models
+from experiments.figures import catalogue
+from experiments.figures.context import Scene
+from vae_jax import distributions, evaluation, models, objectives, plots
 from vae_jax.evaluation import latents
 from vae_jax.settings import UserError
 
@@ -46,16 +49,49 @@ def test_a_run_is_drawn_and_packed(directory, tmp_path):
     pack = tmp_path / "p.safetensors"
     assert plot.main(parse([str(pack), f"--out={tmp_path}"], plot.Config, "run")) == 0
     drawn = {path.stem for path in tmp_path.glob("*.png")}
-    assert {"samples", "reconstructions", "temperatures", "curves"} <= drawn
+    assert {"samples", "reconstructions", "temperatures", "curves", "rates", "levels"} <= drawn
     with pytest.raises(UserError, match="manifold needs z to be one vector"):
         plot.main(parse([str(pack), "--figures=manifold"], plot.Config, "run"))
+
+
+def test_a_ladder_from_the_command_line(tmp_path):
+    """With latents at places; its numbers do not depend on how many z are drawn at a time."""
+    flags = ["--model=ladder", "--groups=1x1-2x2", "--channels=4", "--group_latents=2"]
+    path = tmp_path / "ladder"
+    assert single.main(parse([*TINY, *flags, f"--run_dir={path}"])) == 0
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["shapes"] == [[1, 1, 2], [2, 2, 2], [2, 2, 2]]
+    np.testing.assert_allclose(sum(summary["rates"]), summary["rate"], rtol=1e-5)
+    assert {"rates.png", "levels.png"} <= set(summary["figures"])
+    run = vae_jax.load(path)
+    x = run.data().test.x[:5]
+    data = vae_jax.types.unconditional(x)
+    measured = [
+        evaluation.summary(run.vae, run.params, data, jax.random.key(0), num_samples=7, at_once=n)
+        for n in (3, 5000)
+    ]
+    for name in ("nll", "elbo", "rates"):
+        one, other = (m.numbers[name] for m in measured)
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_the_levels_shown_keep_what_is_above(directory, monkeypatch):
+    """The sheet's last row is the reconstruction, ten times."""
+    seen = {}
+    monkeypatch.setattr(plots, "rows", lambda rows, *_: seen.update(rows) or Figure())
+    scene = Scene(vae_jax.load(directory), vae_jax.load(directory).data, images=(4,))
+    catalogue.levels(scene)
+    assert [*seen] == ["0 of 2 kept", "1 of 2 kept", "2 of 2 kept"]
+    x, c = scene.some(1)
+    expected = scene.run.reconstruct(x, c)
+    for image in seen["2 of 2 kept"]:
+        np.testing.assert_allclose(image, expected[0], atol=1e-5)
+    assert np.std(seen["0 of 2 kept"], axis=0).max() > 0
 
 
 def test_a_temperature_scales_each_layer_given_those_above(directory):
     run = vae_jax.load(directory)
     key, nothing = jax.random.key(3), np.zeros(0)
-    from vae_jax import distributions
-
     p = run.vae.prior(run.params, nothing)
     of_z2, of_z1 = jax.random.split(key)
     z2 = 0.5 * jax.random.normal(of_z2, (2,))
@@ -114,11 +150,8 @@ def test_what_needs_one_vector_is_one_line_before_training(flags, message, tmp_p
 @pytest.mark.parametrize("objective", ["iwae", "dreg", "score_function", "info", "factor"])
 def test_other_objectives_take_a_hierarchy(objective):
     settings = {"num_samples": 2} if objective in ("iwae", "dreg", "score_function") else {}
-    from vae_jax import objectives
-    from vae_jax.objectives import ObjectiveConfig
-
     vae = models.build(
         models.ModelConfig(model="hvae", layer_latents="2-3", layer_widths="4,4"), (2, 2, 1)
     )
-    config = ObjectiveConfig(objective=objective, **settings)
+    config = objectives.ObjectiveConfig(objective=objective, **settings)
     assert objectives.build(config, vae, (2, 2, 1), 100)

@@ -249,6 +249,20 @@ def test_temperatures_scale_each_group_given_those_above():
     np.testing.assert_allclose(top[1], (top[0] + top[2]) / 2, rtol=1e-5)
 
 
+def test_groups_below_a_level_are_drawn_anew_and_those_above_stay():
+    """With the same key as a sample of the prior, none kept is that sample; all kept is z."""
+    vae, params = small("1x1-2x2-1x4")
+    p = vae.prior(params, NOTHING)
+    z, other = p.sample(jax.random.key(5)), p.sample(KEY)
+    again = jax.jit(lambda kept: distributions.redrawn(p, KEY, z, kept))
+    for kept in range(5):
+        new = again(kept)
+        for i, (a, old) in enumerate(zip(new, z, strict=True)):
+            assert np.array_equal(a, old) == (i < kept)
+    for a, b in zip(again(0), other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_twenty_groups_are_the_program_of_two():
     """What is traced, and so the time to compile, does not grow with equal groups."""
 

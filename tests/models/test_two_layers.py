@@ -12,7 +12,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.stats import multivariate_normal
 
-from vae_jax import evaluation, models
+from vae_jax import distributions, evaluation, models
 from vae_jax.distributions import Chain, Mixture, Normal
 from vae_jax.models import hvae, two_layer
 from vae_jax.models.build import ModelConfig
@@ -264,6 +264,20 @@ def test_a_prior_of_encoded_images_is_handed_the_upper_encoder():
     np.testing.assert_allclose(
         draw.rates[0], q.first.log_prob(draw.z[0]) - p.first.log_prob(draw.z[0]), rtol=1e-4
     )
+
+
+def test_the_lower_layer_is_drawn_anew_given_the_upper():
+    vae, params = small("hvae")
+    p = vae.prior(params, NOTHING)
+    z = p.sample(jax.random.key(5))
+    none, upper, both = (distributions.redrawn(p, KEY, z, kept) for kept in range(3))
+    for pair in zip(none + both, p.sample(KEY) + z, strict=True):
+        np.testing.assert_allclose(*pair, rtol=1e-6)
+    np.testing.assert_array_equal(upper[0], z[0])
+    expected = p.then(p.params, z[0]).sample(jax.random.split(KEY)[1])
+    np.testing.assert_allclose(upper[1], expected, rtol=1e-6)
+    with pytest.raises(UserError, match="Normal is not of several values"):
+        distributions.redrawn(p.first, KEY, z[0], 0)
 
 
 def test_published_sizes():

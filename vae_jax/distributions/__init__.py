@@ -8,6 +8,7 @@ from vae_jax.distributions.base import (
     event,
     has_mean,
     mean,
+    redrawn,
     static,
 )
 from vae_jax.distributions.composed import Chain, Mixture
@@ -44,6 +45,7 @@ __all__ = [
     "kl",
     "kl_per_unit",
     "mean",
+    "redrawn",
     "static",
     "transformed_log_prob",
 ]

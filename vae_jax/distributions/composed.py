@@ -61,6 +61,14 @@ class Chain(Distribution):
         b = cooled(self.then(self.params, a), of_b, temperature)
         return (b, a) if self.upwards else (a, b)
 
+    def redrawn(self, key: Key, z: tuple[Any, Any], kept: Any) -> tuple[Any, Any]:
+        of_a, of_b = jax.random.split(key)
+        old_a, old_b = z[::-1] if self.upwards else z
+        a = jax.tree.map(lambda o, n: jnp.where(kept > 0, o, n), old_a, self.first.sample(of_a))
+        new_b = self.then(self.params, a).sample(of_b)
+        b = jax.tree.map(lambda o, n: jnp.where(kept > 1, o, n), old_b, new_b)
+        return (b, a) if self.upwards else (a, b)
+
     def log_prob(self, x: tuple[Any, Any]) -> Scalar:
         a, b = x[::-1] if self.upwards else x
         return self.first.log_prob(a) + self.then(self.params, a).log_prob(b)

@@ -24,11 +24,15 @@ def _posterior_mean(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
     return ravel_pytree(distributions.mean(vae.posterior(params, x, c), shared))[0]
 
 
-def posterior_means(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, "n latents"]:
+def posterior_means(
+    vae: VAE, params: Params, data: Batch, at_once: int = 5000
+) -> Float[np.ndarray, "n latents"]:
     """E[z|x] under the posterior, of every image, all latents in one vector; where it is not known
-    in closed form, estimated from samples (see `mean_is_exact`).
+    in closed form, estimated from samples (see `mean_is_exact`), of about `at_once` z at a time.
     """
-    return per_example(_posterior_mean, vae, params, jax.random.key(0), data)
+    exact = mean_is_exact(vae, data.x.shape[1:], data.condition.shape[1:])
+    batch_size = max(1, min(500, at_once // (1 if exact else distributions.MEAN_SAMPLES)))
+    return per_example(_posterior_mean, vae, params, jax.random.key(0), data, batch_size)
 
 
 def mean_is_exact(vae: VAE, x_shape: Shape, c_shape: Shape = (0,)) -> bool:

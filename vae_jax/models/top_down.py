@@ -155,6 +155,10 @@ def _sampled(d: Normal, key: Key) -> Array:
     return d.sample(key)
 
 
+def _nothing(p: Normal, q: Normal, z: Array) -> tuple[()]:
+    return ()
+
+
 def _log_prob(p: Normal, q: Normal, z: Array) -> Scalar:
     """Of q, which is p where there is nothing else."""
     return q.log_prob(z)
@@ -194,7 +198,16 @@ class TopDown(Distribution):
         def choose(d: Normal, key: Key) -> Array:
             return d.mean + temperature * (d.sample(key) - d.mean)
 
-        return self._walk(self._keys(key), choose, lambda *_: ())[0]
+        return self._walk(self._keys(key), choose, _nothing)[0]
+
+    def redrawn(self, key: Key, z: tuple[Array, ...], kept: Any) -> tuple[Array, ...]:
+        def choose(d: Normal, given: Any) -> Array:
+            key, z, fixed = given
+            return jnp.where(fixed, z, d.sample(key))
+
+        parts = (self._keys(key), z, jnp.arange(len(z)) < kept)
+        inputs = [*zip(*map(self.path.split, parts), strict=True)]
+        return self.path.down(self.params, self.c, self.said, inputs, choose, _nothing)[1]
 
 
 def ladder(path: Path, likelihood: Net) -> VAE:
@@ -215,7 +228,7 @@ def ladder(path: Path, likelihood: Net) -> VAE:
 
     def decode(params: Params, z: Any, c: Any) -> Any:
         z = path.split(z)
-        return pixels(params, path.down(params["path"], c, None, z, _given, lambda *_: ())[0], c)
+        return pixels(params, path.down(params["path"], c, None, z, _given, _nothing)[0], c)
 
     def draw(params: Params, key: Key, x: Any, c: Any) -> Draw:
         q = posterior(params, x, c)

@@ -155,13 +155,17 @@ class Run:
         z = _latents(self.vae.prior, self.params, keys, c, scale)
         return self.decode(z, c)
 
+    def latents(self, x: Any, c: Any = None) -> Any:
+        """The posterior means z of targets x, as `decode` takes them; see `reconstruct`."""
+        x = self._targets(x)
+        return _batched(_centre, self.vae.posterior, self.params, x, self._given(c, len(x)))
+
     def reconstruct(self, x: Any, c: Any = None) -> Any:
         """E[x|z,c] at the posterior means z of targets x: in a hierarchy, each layer's given those
         that come before it; where these are not known in closed form, at means of samples.
         """
-        x = self._targets(x)
+        z = self.latents(x, c)
         given = self._given(c, len(x))
-        z = _batched(_centre, self.vae.posterior, self.params, x, given)
         return _batched(_mean, self.vae.likelihood, self.params, z, given)
 
 
