@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import cli
+from experiments.runner.report import rates
 from vae_jax import data, evaluation, files, models, runs
 from vae_jax.data.batches import binarise, held_out
 from vae_jax.data.dataset import noun
@@ -43,6 +44,10 @@ class EvaluationConfig:
     )
     key_seed: int = setting(0, "seed of the samples of z", at_least=0, below=2**32)
     save: str = setting("", "an .npz file for log p and effective sample size of every image")
+    z_at_once: int = setting(
+        5000, "z that evaluation draws at a time, on each device; fewer take less memory",
+        at_least=1,
+    )  # fmt: skip
     save_weights: bool = setting(False, "all log-weights too: images × nll_samples numbers")
     ais_images: int = setting(
         0, "annealed importance sampling on the first so many; 0 is off", unit="images", at_least=0
@@ -164,6 +169,7 @@ def measure(
     with progress(batch, "NLL") as bar:
         measured = evaluation.summary(
             run.vae, run.params, batch, key, num_samples=settings.nll_samples,
+            at_once=settings.z_at_once,
             probability=domains.is_probability(likelihood, batch.x),
             report=bar.update, keep_weights=settings.save_weights,
         )  # fmt: skip
@@ -227,6 +233,7 @@ def table(result: dict[str, Any], example: str = "image") -> str:
                 note += f"  (within 1 nat of its ceiling, log N = {result['ceiling']:.2f})"
             lines.append(f"  {name:<20}{value:>10.3f}{note}")
     lines.append(f"  {'active_units':<20}{result['active_units']:>6} of {result['latent_dim']}")
+    lines += rates(result)
     if kl:
         most = ", ".join(f"{v:.2f}" for v in sorted(kl, reverse=True)[:8])
         lines.append(f"  {'kl_per_unit':<20}{most}{', …' if len(kl) > 8 else ''}")

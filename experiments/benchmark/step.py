@@ -66,7 +66,7 @@ def main(config: BenchmarkConfig) -> None:
     }
     m, batch = config.model, config.training.batch_size
     device = jax.devices()[0].device_kind
-    print(f"{m.nets}, latent_dim {m.latent_dim}, batch {batch}, on {device}")
+    print(f"{m.nets}, {m.short}, batch {batch}, on {device}")
     print(f"{'':<20}{'ms a step':>12}{'ratio to floor':>16}{'images/s':>12}")
     for name, seconds in rows.items():
         ratio = statistics.median(s / f for s, f in zip(seconds, floor, strict=True))

@@ -66,6 +66,10 @@ class RunConfig:
     nll_samples: int = setting(
         500, "importance samples an image for the test NLL", unit="samples", at_least=1
     )
+    z_at_once: int = setting(
+        5000, "z that evaluation draws at a time, on each device; fewer take less memory",
+        at_least=1,
+    )  # fmt: skip
     device_limit: float = setting(
         0.0, "training images larger than this stream from the host; 0: half of a GPU's memory",
         unit="GiB", at_least=0,
@@ -303,7 +307,7 @@ def _spent(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}; what was saved is whole" if known else ""
     reason = next(iter(str(error).splitlines()), "")
     if isinstance(error, MemoryError) or reason.startswith("RESOURCE_EXHAUSTED"):
-        return f"out of memory ({reason}): lower batch_size, num_samples, nll_samples or widths"
+        return f"out of memory ({reason}): lower batch_size, num_samples, z_at_once or widths"
     return ""
 
 

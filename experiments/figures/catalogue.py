@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from experiments.cli.config import numbers
 from experiments.figures import priors
 from experiments.figures.context import Scene, columns, names, pictures
-from vae_jax import evaluation, plots
+from vae_jax import distributions, evaluation, models, plots
 from vae_jax.data import batches, fixed_draws
 from vae_jax.data.dataset import Dataset, noun
 from vae_jax.evaluation import latent_space
@@ -30,6 +30,7 @@ PLACE = (1.0, 2.0)  # z of the one that is decoded alone, as in oduerr/dl_tutori
 SWEEP = np.linspace(-2, 2, 20)  # z of the decoder in the plane
 STEPS = 11  # of an interpolation or a traversal
 IN_A_ROW = 10
+MOST_LEVELS = 10  # of the rows that show them
 
 
 def draw(run: Run, dataset: Dataset, folder: Path) -> list[Path]:
@@ -62,9 +63,10 @@ def needs(latents: int = 0, kind: str = "image") -> Callable[[Scene], str]:
     def lacks(s: Scene) -> str:
         if noun(s.run.x_shape) != kind:
             return f"is of {kind}s; the run is of {noun(s.run.x_shape)}s"
-        enough = f"needs {latents} latent{'s' * (latents > 1)}; the run has {s.latent_dim}"
+        if latents and s.layers > 1:
+            return f"needs z to be one vector; the run's is of {s.layers} layers"
         if s.latent_dim < latents:
-            return enough
+            return f"needs {latents} latent{'s' * (latents > 1)}; the run has {s.latent_dim}"
         short = latents == 2 and len(s.axes) == 1
         return "needs two axes, such as --axes=1,2; got one" if short else ""
 
@@ -88,6 +90,24 @@ def lacks_line(s: Scene) -> str:
     gaussian = model["likelihood"] == "gaussian" and model["likelihood_scale"] != "optimal"
     fits = s.latent_dim == 1 and gaussian
     return lacks_plane(s) or ("" if fits else "needs one latent and a Gaussian likelihood")
+
+
+def lacks_noise(s: Scene) -> str:
+    """For what differs by z alone, whatever z is."""
+    return needs()(s) or ("" if s.layers else "needs a latent; the run has none")
+
+
+def lacks_groups(s: Scene) -> str:
+    return "" if s.layers > 1 else "needs a hierarchy; the run's z is one array"
+
+
+def lacks_levels(s: Scene) -> str:
+    """For a prior whose groups are each given those above it."""
+    lacks = lacks_groups(s) or needs()(s)
+    if not lacks:
+        p = s.run.vae.prior(s.run.params, np.zeros(s.run.condition.c_shape, np.float32))
+        lacks = "" if hasattr(p, "redrawn") else "needs a prior of groups, each given those above"
+    return lacks
 
 
 def lacks_latents(s: Scene) -> str:
@@ -187,7 +207,7 @@ def interpolation(s: Scene) -> Figure:
     x, c = s.some(2)
     if len(x) != 2:
         raise UserError(f"interpolation is between two images; got {len(x)}")
-    ends = np.asarray(s.run.means(x, c))
+    ends = np.asarray(s.run.latents(x, c))
     ways: dict[str, Any] = {"linear": latent_space.linear, "spherical": latent_space.spherical}
     rows = {name: s.decode(way(*ends, STEPS)) for name, way in ways.items()}
     ticks = [f"{t:g}" for t in np.linspace(0, 1, STEPS)]
@@ -200,7 +220,7 @@ def traversals(s: Scene) -> Figure:
     units = active or s.units(2)  # where none is active, those that come nearest to it
     z = np.zeros(s.latent_dim)
     if s.images:
-        z = np.asarray(s.run.means(*s.some(1)))[0]
+        z = np.asarray(s.run.latents(*s.some(1)))[0]
     values = np.linspace(-s.high, s.high, STEPS)
     ticks = [f"{value:g}".replace("-", "−") for value in values]
     paths = [s.decode(latent_space.traversal(z, unit, values)) for unit in units]
@@ -215,6 +235,27 @@ def temperatures(s: Scene) -> Figure:
         return pictures(s.run, s.run.sample(s.key, IN_A_ROW, c, temperature), c)
 
     return plots.rows({f"T = {t:g}": at(t) for t in s.temperatures})
+
+
+def rates(s: Scene) -> Figure:
+    """Of each group, over the first test images."""
+    run, batch = s.run, jax.tree.map(lambda a: a[:NUM_MEANS], s.test)
+    measured = evaluation.elbo(run.vae, run.params, batch, s.key)["rates"]
+    z = models.latents(run.vae, run.condition.x_shape, run.condition.c_shape)
+    return plots.group_rates(measured, [leaf.shape for leaf in jax.tree.leaves(z)])
+
+
+def levels(s: Scene) -> Figure:
+    """A test image's z above each level, those below drawn anew; the top row keeps none."""
+    (x, c), run = s.some(1), s.run
+    z = jax.tree.map(lambda a: np.asarray(a)[0], run.latents(x, c))
+    keys, given = jax.random.split(s.key, IN_A_ROW), np.repeat(c, IN_A_ROW, axis=0)
+    p = run.vae.prior(run.params, c[0])
+    again = jax.jit(jax.vmap(lambda key, kept: distributions.redrawn(p, key, z, kept), (0, None)))
+    kept = np.unique(np.linspace(0, s.layers, min(s.layers, MOST_LEVELS) + 1).astype(int))
+    drawn = {f"{k} of {s.layers} kept": run.decode(again(keys, k), given) for k in kept.tolist()}
+    whole = {name: pictures(run, x, given) for name, x in drawn.items()}
+    return plots.rows(whole)
 
 
 def posterior(s: Scene) -> Figure:
@@ -271,6 +312,8 @@ FIGURES: dict[str, Entry] = {
     "curves": Entry(lambda s: "", always, curves),
     "interpolation": Entry(needs(1), asked, interpolation),
     "traversals": Entry(needs(1), asked, traversals),
-    "temperatures": Entry(needs(1), asked, temperatures),
+    "temperatures": Entry(lacks_noise, asked, temperatures),
     "posterior": Entry(lacks_gaussian, asked, posterior),
+    "rates": Entry(lacks_groups, always, rates),
+    "levels": Entry(lacks_levels, always, levels),
 }

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vae_jax import evaluation, plots
+from vae_jax import evaluation, models, plots
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.split import Split, select
 from vae_jax.runs.run import Run
@@ -72,6 +72,14 @@ class Scene:
         """How many latents there are, where z is one vector; else 0."""
         return self.run.latent_dim or 0
 
+    @functools.cached_property
+    def layers(self) -> int:
+        """How many arrays one z is made of; 0 where there are no latents."""
+        shapes = self.run.condition.x_shape, self.run.condition.c_shape
+        return sum(
+            1 for leaf in jax.tree.leaves(models.latents(self.run.vae, *shapes)) if leaf.size
+        )
+
     @property
     def key(self) -> Any:
         return jax.random.key(self.seed)
@@ -110,7 +118,7 @@ class Scene:
             return np.repeat(np.eye(min(SIDE, *shape), *shape, dtype=np.float32), SIDE, axis=0)
         if self.free:
             return np.zeros((SIDE**2, 0))
-        if not self.latent_dim:
+        if not self.layers:
             return np.resize(self.some(SIDE**2).condition, (SIDE**2, *shape))
         return np.repeat(self.some(SIDE).condition[:SIDE], SIDE, axis=0)
 

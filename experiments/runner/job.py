@@ -71,6 +71,9 @@ class Job(NamedTuple):
 def _check_place(config: Config, dataset: data.Dataset) -> None:
     """UserError where there is nothing to decode at the place that is to be drawn."""
     place, latent_dim = config.run.decode_at, config.model.latent_dim
+    if place and not config.model.is_sized:
+        raise UserError(f"decode_at is a z of latent_dim numbers; model {config.model.model} has "
+                        "several layers of them")  # fmt: skip
     if place and (len(numbers(place)) != latent_dim or len(dataset.x_shape) != 3):
         rule = f"latent_dim = {latent_dim} numbers, and data of images"
         raise UserError(f"decode_at must have {rule}; got {place!r} for {dataset.name}")
@@ -104,14 +107,29 @@ def started(vae: VAE, config: Config) -> tuple[VAE, tuple[str, ...]]:
     """
     path = config.training.start_from
     trained = runs.load(path, trust=runs.modules_named(config.settings)).params
-    like, kept = jax.eval_shape(vae.init, jax.random.key(0)), {}
-    for name, part in like.items():
-        own = trained.get(name)
-        if jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, part):
-            kept[name] = own
-    if not any(jax.tree.leaves(part) for part in kept.values()):
+    like = _parts(jax.eval_shape(vae.init, jax.random.key(0)))
+    shapes = functools.partial(jax.tree.map, jnp.shape)
+    fits = {name: part for name, part in _parts(trained).items()
+            if name in like and shapes(part) == shapes(like[name])}  # fmt: skip
+    if not jax.tree.leaves(fits):
         raise UserError(f"start_from must be a run with parts of this model's shapes; got {path!r}")
-    return vae._replace(init=lambda key: vae.init(key) | kept), tuple(like.keys() - kept.keys())
+
+    def init(key: Any) -> Any:
+        params = vae.init(key)
+        for (part, *within), kept in fits.items():
+            params[part] = {**params[part], within[0]: kept} if within else kept
+        return params
+
+    return vae._replace(init=init), tuple(".".join(name) for name in like if name not in fits)
+
+
+def _parts(params: Any) -> dict[tuple[str, ...], Any]:
+    """The parts of a model by name; of a hierarchy's, what is of its upper and lower layer."""
+    found = {}
+    for name, part in params.items():
+        layered = isinstance(part, dict) and part.keys() and part.keys() <= {"upper", "lower"}
+        found |= {(name, layer): p for layer, p in part.items()} if layered else {(name,): part}
+    return found
 
 
 def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:

@@ -63,9 +63,18 @@ def table(summary: dict[str, Any], example: str = "image") -> str:
     if summary["bits_per_dim"] is not None:
         lines.append(f"  {'bits per dimension':<20}{summary['bits_per_dim']:>9.4f}")
     lines.append(f"  {'active units':<20}{summary['active_units']:>6} of {summary['latent_dim']}")
+    lines += rates(summary)
     speed, seconds = summary["images_per_second"], summary["train_seconds"]
     lines.append(f"  {'training':<20}{seconds:>9.1f} s, {speed:,.0f} {example}s/s")
     return "\n".join(lines)
+
+
+def rates(summary: dict[str, Any]) -> list[str]:
+    """A line with the rate of each group of a hierarchy; none of other models."""
+    if not summary["rates"]:
+        return []
+    of_groups = ", ".join(f"{rate:.2f}" for rate in summary["rates"])
+    return [f"  {'rates, top down':<20}  {of_groups}"]
 
 
 def plus_minus(error: float | None) -> str:

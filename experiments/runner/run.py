@@ -133,6 +133,7 @@ def summarise(job: Job, run: runs.Run, history: list[dict[str, Any]], ended: Any
     with tqdm(total=len(test.x), desc="test NLL", unit=" images", disable=quiet) as bar:
         measured = evaluation.summary(
             run.vae, run.params, test, key, num_samples=config.run.nll_samples,
+            at_once=config.run.z_at_once,
             probability=domains.is_probability(config.model.likelihood, job.dataset.test.x),
             report=bar.update,
         )  # fmt: skip

@@ -52,8 +52,8 @@ def named(name: str, config: Config, dataset: data.Dataset) -> Path:
 
 
 def default(config: Config, dataset: data.Dataset) -> Path:
-    """runs/<data set>-z<latent_dim>-<hash>; see `named`."""
-    return named(f"{dataset.name}-z{config.model.latent_dim}", config, dataset)
+    """runs/<data set>-z<latent_dim>-<hash>, or the model's name for z<latent_dim>; see `named`."""
+    return named(f"{dataset.name}-{config.model.short}", config, dataset)
 
 
 def describe(config: Config, dataset: data.Dataset) -> Description:

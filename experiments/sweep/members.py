@@ -119,6 +119,9 @@ def values(config: Config) -> sweeps.Member:
 def expand(config: SweepConfig) -> Iterator[tuple[str, Config]]:
     """Name and configuration of every member; UserError names the one that cannot be."""
     lists, prefixes = [], {}
+    if config.sweep.latent_dims and not config.model.is_sized:
+        raise UserError(f"latent_dims does nothing for model {config.model.model}, whose latents "
+                        "have settings of their own")  # fmt: skip
     for name, (one, _, prefix) in LISTS.items():
         section = next(s for s in config.settings.values() if one in s)
         several = _values(name, getattr(config.sweep, name)) or [section[one]]

@@ -126,7 +126,7 @@ def figures(
     good = [m for m, row in zip(planned, rows, strict=True) if row["status"] == "finished"]
     yield "samples", sweeps.sheet_of({m.name: samples(m) for m in good})
     flat = [m for m in good if m.values.latent_dim == 2 and m.job.condition.c_shape == (0,)]
-    if flat:
+    if flat and flat[0].job.config.model.is_sized:
         z = plots.manifold_latents(GRID, grid)
         tiles = {m.name: np.asarray(loaded(m).decode(z)) for m in flat}
         yield "manifolds", sweeps.sheet_of(tiles, gap=0)

@@ -97,6 +97,7 @@ COMPANY = {  # flags that one goes with, where it is not enough to choose what r
 TEXTS = {
     "dataset": "digits", "likelihood_scale": "per_pixel", "decode_at": "1,2",
     "log_scale_range": "-3,3", "objective": "info", "kl_schedule": "cyclical",
+    "layer_widths": "3-3,4", "groups": "2x1",
 }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def test_beyond():
 
 @pytest.mark.parametrize("text", ["", "1", "2,-6", "a,b", "nan,2", "-6,2,3", "-50,2", "-6,60"])
 def test_wrong_ranges_are_one_line(text):
-    with pytest.raises(UserError, match="log_scale_range must be two rising numbers"):
+    with pytest.raises(UserError, match="log_scale_range must be auto, or two rising numbers"):
         models.ModelConfig(log_scale_range=text)
     with pytest.raises(ValueError):
         parse_range(text)

@@ -424,3 +424,14 @@ def test_an_unknown_suffix_is_refused(tmp_path):
 def test_pyplot_is_not_imported():
     code = "import sys, vae_jax.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_rates_of_groups_are_bars_of_a_colour_for_each_resolution():
+    """A group that has collapsed has no bar; the legend has sums."""
+    figure = plots.group_rates([3.0, 0.0, 1.25], [(1, 1, 2), (4, 4, 2), (4, 4, 2)])
+    bars = [(p.get_x() + p.get_width() / 2, p.get_height()) for p in figure.axes[0].patches]
+    np.testing.assert_allclose(bars, [(1, 3.0), (2, 0.0), (3, 1.25)])
+    colours = [p.get_facecolor() for p in figure.axes[0].patches]
+    assert colours[0] != colours[1] == colours[2]
+    texts = text_of(figure)
+    assert {"1×1×2: 3.00 nats", "4×4×2: 1.25 nats", "rate, nats"} <= set(texts)

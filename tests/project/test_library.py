@@ -61,7 +61,7 @@ def test_it_trains_and_is_evaluated_drawn_and_packed(copy, command):
     assert "warning" not in trained.stderr
     summary = json.loads((copy / directory / "summary.json").read_text())
     assert summary["nll"] < -summary["elbo"] and summary["rate"] > 0
-    estimated = "posterior=radial" in command or "two_layers" in command
+    estimated = "posterior=radial" in command or "second_look" in command
     assert ("estimated" in summary["posterior_means"]) == estimated
     python("experiments.evaluate", directory, "--nll_samples=5", "--images=50")
     python("experiments.pack", directory)
@@ -104,8 +104,8 @@ a, b = (v.draw(same, key, x[0], c) for v in (plain, other))
 np.testing.assert_array_equal(a.z, b.z)
 np.testing.assert_array_equal(a.log_likelihood, b.log_likelihood)
 
-# the two layers' draw is the composition of the three distributions
-vae, params = built(model="two_layers", lower_latents=3, upper_latents=2)
+# the two steps' draw is the composition of the three distributions
+vae, params = built(model="second_look", first_latents=3, second_latents=2)
 draw = vae.draw(params, key, x[0], c)
 q, p = vae.posterior(params, x[0], c), vae.prior(params, c)
 z, log_q = q.sample_and_log_prob(key)

@@ -3,10 +3,12 @@
 from vae_jax.distributions.base import (
     MEAN_SAMPLES,
     Distribution,
+    cooled,
     distribution,
     event,
     has_mean,
     mean,
+    redrawn,
     static,
 )
 from vae_jax.distributions.composed import Chain, Mixture
@@ -35,6 +37,7 @@ __all__ = [
     "MultivariateNormal",
     "Normal",
     "StudentT",
+    "cooled",
     "discrete_kl",
     "distribution",
     "event",
@@ -42,6 +45,7 @@ __all__ = [
     "kl",
     "kl_per_unit",
     "mean",
+    "redrawn",
     "static",
     "transformed_log_prob",
 ]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
+from vae_jax.settings import UserError
 from vae_jax.types import Array, Key, Scalar
 
 LOG_2PI = float(np.log(2 * np.pi))
@@ -76,6 +77,28 @@ def mean(p: Any, key: Key) -> Any:
         return p.mean
     samples = jax.vmap(p.sample)(jax.random.split(key, MEAN_SAMPLES))
     return jax.tree.map(lambda a: jnp.mean(a, axis=0), samples)
+
+
+def cooled(p: Any, key: Key, temperature: Any) -> Any:
+    """m + T·(z − m) for z ~ p with mean m, so that T scales a Gaussian's standard deviation: T = 1
+    is z itself and T = 0 the mean. A distribution of several values that says so itself cools each
+    given those before it, which are cooled.
+    """
+    if hasattr(p, "cooled"):
+        return p.cooled(key, temperature)
+    m = mean(p, jax.random.key(0))
+    if isinstance(temperature, float) and temperature == 0:
+        return m
+    return jax.tree.map(lambda m, z: m + temperature * (z - m), m, p.sample(key))
+
+
+def redrawn(p: Any, key: Key, z: Any, kept: Any) -> Any:
+    """z with its first `kept` values as they are and the others drawn anew, given those before;
+    UserError where a distribution is not of several values, each given those before.
+    """
+    if not hasattr(p, "redrawn"):
+        raise UserError(f"{type(p).__name__} is not of several values, each given those before")
+    return p.redrawn(key, z, kept)
 
 
 def has_mean(p: Any) -> bool:

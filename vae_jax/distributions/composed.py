@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from vae_jax.distributions.base import LOG_2PI, Distribution, distribution, event, static
+from vae_jax.distributions.base import (
+    LOG_2PI,
+    Distribution,
+    cooled,
+    distribution,
+    event,
+    static,
+)
 from vae_jax.distributions.continuous import Normal
 from vae_jax.types import Array, Key, Scalar
 
@@ -76,6 +83,20 @@ class Chain(Distribution):
 
     def sample(self, key: Key) -> tuple[Any, Any]:
         return self.sample_and_log_prob(key)[0]
+
+    def cooled(self, key: Key, temperature: Any) -> tuple[Any, Any]:
+        of_a, of_b = jax.random.split(key)
+        a = cooled(self.first, of_a, temperature)
+        b = cooled(self.then(self.params, a), of_b, temperature)
+        return (b, a) if self.upwards else (a, b)
+
+    def redrawn(self, key: Key, z: tuple[Any, Any], kept: Any) -> tuple[Any, Any]:
+        of_a, of_b = jax.random.split(key)
+        old_a, old_b = z[::-1] if self.upwards else z
+        a = jax.tree.map(lambda o, n: jnp.where(kept > 0, o, n), old_a, self.first.sample(of_a))
+        new_b = self.then(self.params, a).sample(of_b)
+        b = jax.tree.map(lambda o, n: jnp.where(kept > 1, o, n), old_b, new_b)
+        return (b, a) if self.upwards else (a, b)
 
     def log_prob(self, x: tuple[Any, Any]) -> Scalar:
         a, b = x[::-1] if self.upwards else x

@@ -8,7 +8,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Bool, Float
 
-from vae_jax import distributions
+from vae_jax import distributions, models
 from vae_jax.distributions import kl_per_unit
 from vae_jax.distributions.bijectors import Transformed
 from vae_jax.evaluation.per_example import PRECISION, mean, per_example, standard_error
@@ -20,14 +20,20 @@ ACTIVE = 0.01  # a unit is active when Var_x(E[z|x]) exceeds this (Burda et al. 
 
 
 def _posterior_mean(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
-    return ravel_pytree(distributions.mean(vae.posterior(params, x, c), key))[0]
+    # The same noise for every image: a unit that tells nothing has the same estimate everywhere.
+    shared = jax.random.key(0)
+    return ravel_pytree(distributions.mean(vae.posterior(params, x, c), shared))[0]
 
 
-def posterior_means(vae: VAE, params: Params, data: Batch) -> Float[np.ndarray, "n latents"]:
+def posterior_means(
+    vae: VAE, params: Params, data: Batch, at_once: int = 5000
+) -> Float[np.ndarray, "n latents"]:
     """E[z|x] under the posterior, of every image, all latents in one vector; where it is not known
-    in closed form, estimated from samples (see `mean_is_exact`).
+    in closed form, estimated from samples (see `mean_is_exact`), of about `at_once` z at a time.
     """
-    return per_example(_posterior_mean, vae, params, jax.random.key(0), data)
+    exact = mean_is_exact(vae, data.x.shape[1:], data.condition.shape[1:])
+    batch_size = max(1, min(500, at_once // (1 if exact else distributions.MEAN_SAMPLES)))
+    return per_example(_posterior_mean, vae, params, jax.random.key(0), data, batch_size)
 
 
 def mean_is_exact(vae: VAE, x_shape: Shape, c_shape: Shape = (0,)) -> bool:
@@ -95,11 +101,14 @@ def aggregate_posterior(
         rate = I(x; z) + KL(q(z)‖p(z)),   I(x; z) = E[log q(z|x) − log q(z)] ≤ log N.
 
     From one z an image, with standard errors. Within 1 nat of log N the mutual information says
-    little more than that there were only N images, and `at_ceiling` is true. Costs N² densities,
-    and is not for flows (UserError); the prior must not depend on the condition.
+    little more than that there were only N images, and `at_ceiling` is true. Costs N² densities;
+    the prior must not depend on the condition. Of a hierarchy or a flow, each density of which is a
+    pass through networks, UserError.
     """
     if isinstance(_posterior_on_shapes(vae, data), Transformed):
         raise UserError("that of a flow takes each image's flow at all other images' samples")
+    if isinstance(models.latents(vae, data.x.shape[1:], data.condition.shape[1:]), tuple):
+        raise UserError("each of the N² densities of a hierarchy is a pass through its networks")
     q, z, log_q, log_prior = per_example(_posterior_and_sample, vae, params, key, data)
     n = len(log_q)
     total = np.full(n, -np.inf)

@@ -11,18 +11,28 @@ from jaxtyping import Float
 
 from vae_jax.data.batches import as_batch
 from vae_jax.evaluation.per_example import PRECISION, _scaled, mean, per_example, standard_error
-from vae_jax.models.vae import VAE, log_weight, rate_distortion
+from vae_jax.models.vae import VAE, log_weight
 from vae_jax.parallel import devices
 from vae_jax.types import Array, Batch, Key, Params
 
+AT_ONCE = 5000  # z on each device: what a batch of images and of their samples comes to
 
-def elbo(
-    vae: VAE, params: Params, data: Batch, key: Key, batch_size: int = 500
-) -> dict[str, float]:
-    """The true `elbo`, `rate` and `distortion`, one sample of z an image."""
-    rate, distortion = per_example(rate_distortion, vae, params, key, data, batch_size)
-    rate, distortion = mean(rate), mean(distortion)
-    return {"elbo": -(rate + distortion), "rate": rate, "distortion": distortion}
+
+def elbo(vae: VAE, params: Params, data: Batch, key: Key, batch_size: int = 500) -> dict[str, Any]:
+    """The true `elbo`, `rate` and `distortion`, one sample of z an image; and `rates`, the terms of
+    the rate, of each group of a hierarchy from the top down, else None.
+    """
+    terms, rates = per_example(_terms, vae, params, key, data, batch_size)
+    rate, distortion = map(mean, terms)
+    groups = None if rates is None else np.mean(rates, axis=0, dtype=np.float64).tolist()
+    return {
+        "elbo": -(rate + distortion), "rate": rate, "distortion": distortion, "rates": groups,
+    }  # fmt: skip
+
+
+def _terms(vae: VAE, params: Params, key: Key, x: Any, c: Any) -> Any:
+    draw = vae.draw(params, key, x, c)
+    return (draw.rate, -draw.log_likelihood), draw.rates
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -107,14 +117,17 @@ def log_likelihood(
     batch_size: int = 100,
     report: Callable[[int], Any] = lambda done: None,
     keep_weights: bool = False,
+    at_once: int = AT_ONCE,
 ) -> LogLikelihood:
     """log (1/K) Σ_k p(x,z_k)/q(z_k|x) of every image: a lower bound on log p(x) in expectation,
     rising to it with K (Burda et al. 2016, §3). Memory does not grow with K, unless the
-    weights are kept: then n·K numbers on the host.
+    weights are kept: then n·K numbers on the host. at_once: so many z at a time, at most.
     """
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-    estimate = _importance(num_samples, min(num_samples, 50), keep_weights)
+    group = min(num_samples, 50, at_once)
+    batch_size = max(1, min(batch_size, at_once // group))
+    estimate = _importance(num_samples, group, keep_weights)
     return per_example(estimate, vae, params, key, data, batch_size, report)
 
 

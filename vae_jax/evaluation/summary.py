@@ -14,7 +14,7 @@ import numpy as np
 from vae_jax import models
 from vae_jax.distributions import MEAN_SAMPLES
 from vae_jax.evaluation import latents
-from vae_jax.evaluation.likelihood import LogLikelihood, elbo, log_likelihood, nll
+from vae_jax.evaluation.likelihood import AT_ONCE, LogLikelihood, elbo, log_likelihood, nll
 from vae_jax.models.vae import VAE, log_weight, rate_distortion
 from vae_jax.settings import UserError
 from vae_jax.types import Batch, Key, Params, Shape
@@ -40,32 +40,37 @@ def summary(
     probability: bool = False,
     report: Callable[[int], Any] = lambda done: None,
     keep_weights: bool = False,
+    at_once: int = AT_ONCE,
 ) -> Summary:
-    """ELBO, rate, distortion, NLL, bits per dimension, active units and the rate of each latent.
+    """ELBO, rate, distortion, NLL, bits per dimension, active units and the rate of each latent; of
+    a hierarchy the rates of its groups and the shapes of their z, from the top down.
 
     num_samples: importance samples an image for the NLL. probability: whether p(x|z) is one, of
     these data: bits per dimension mean something then. report: told how many images are done.
-    keep_weights: all log-weights are in `likelihoods`.
+    keep_weights: all log-weights are in `likelihoods`. at_once: so many z at a time, at most: what
+    bounds the memory.
     """
-    means = latents.posterior_means(vae, params, data)
+    means = latents.posterior_means(vae, params, data, at_once)
     # Without latents every sample is the same.
     samples = num_samples if means.shape[1] else 1
     estimate = log_likelihood(
-        vae, params, data, key, samples, report=report, keep_weights=keep_weights
+        vae, params, data, key, samples, report=report, keep_weights=keep_weights, at_once=at_once
     )
     measured = nll(estimate)
     rates, note = _unit_rates(vae, params, data)
     shapes = data.x.shape[1:], data.condition.shape[1:]
     exact = latents.mean_is_exact(vae, *shapes)
     how = "exact" if exact else f"estimated from {MEAN_SAMPLES} samples"
+    z = jax.tree.leaves(models.latents(vae, *shapes))
     bits = measured["nll"] / (math.prod(shapes[0]) * math.log(2))
     numbers = {
-        **elbo(vae, params, data, key),
+        **elbo(vae, params, data, key, min(500, at_once)),
         **measured,
         "nll_samples": samples,
         "bits_per_dim": bits if probability else None,
         "active_units": int(latents.active_units(means).sum()),
         "latent_dim": means.shape[1],
+        "shapes": [list(leaf.shape) for leaf in z],
         "posterior_means": how,
         "kl_per_unit": rates,
         "notes": [note] if note else [],

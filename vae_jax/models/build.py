@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from vae_jax import settings
 from vae_jax.data.conditions import CONDITIONS
 from vae_jax.models.doersch import Doersch
+from vae_jax.models.hvae import HVAE
+from vae_jax.models.ladder import Ladder
 from vae_jax.models.standard import Standard
+from vae_jax.models.two_layer import TwoLayer
 from vae_jax.models.vae import VAE, with_constant_condition
 from vae_jax.settings import choice, setting, validate, with_entries
 from vae_jax.types import Array, Shape, Shapes
@@ -16,6 +19,9 @@ from vae_jax.types import Array, Shape, Shapes
 MODELS = {
     "standard": Standard,
     "doersch": Doersch,
+    "two_layer": TwoLayer,
+    "hvae": HVAE,
+    "ladder": Ladder,
 }
 
 
@@ -34,7 +40,9 @@ class ModelConfig:
         "standard",
         MODELS,
         "standard: one layer of latents, of the parts below; doersch: the nets of "
-        "cdoersch/vae_tutorial",
+        "cdoersch/vae_tutorial; two_layer: latents of latents, from the bottom up (Burda et al. "
+        "2016); hvae: from the top down (Tomczak & Welling 2018); ladder: many groups of them "
+        "along one path, dense or convolutional (after Child 2021)",
     )
 
     if TYPE_CHECKING:  # some of what the entries bring
@@ -51,12 +59,25 @@ class ModelConfig:
     @property
     def described(self) -> str:
         """The model in a few words, for people."""
+        own = getattr(settings.chosen(self, "model"), "described", "")
+        if own:
+            return f"{self.model}, {own}"
         if self.model != "standard":
-            return f"{self.nets}, latent_dim {self.latent_dim}"
+            return self.nets + f", latent_dim {self.latent_dim}" * self.is_sized
         return (
             f"{self.nets}, latent_dim {self.latent_dim}, {self.posterior} posterior, "
             f"{self.prior} prior, {self.likelihood} likelihood"
         )
+
+    @property
+    def short(self) -> str:
+        """The model in a word, for names of files: its number of latents, or what it is."""
+        return f"z{self.latent_dim}" if self.is_sized else self.model.rpartition(":")[2]
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether it is latent_dim that says how many latents there are."""
+        return hasattr(settings.chosen(self, "model"), "latent_dim")
 
     @property
     def nets(self) -> str:

@@ -12,6 +12,7 @@ ICML 2021). Raw 0 stands for 1/√12 ≈ 0.29, the standard deviation of uniform
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ def student_t(net: Net, floor: float = FLOOR, dof: float = 4.0) -> Net:
     """
     located = _located(net, "learned", floor)
 
-    def apply(params: Params, z: Array, condition: Array) -> StudentT:
+    def apply(params: Params, z: Any, condition: Array) -> StudentT:
         mean, log_scale = located.apply(params, z, condition)
         return StudentT(mean, log_scale.ravel()[0], jnp.asarray(dof, mean.dtype))
 
@@ -93,7 +94,7 @@ def beta(net: Net, floor: float = FLOOR) -> Net:
     def bounded(raw: Array) -> Array:
         return high - jax.nn.softplus(high - _above(raw, low))
 
-    def apply(params: Params, z: Array, condition: Array) -> Beta:
+    def apply(params: Params, z: Any, condition: Array) -> Beta:
         return Beta(*map(bounded, jnp.split(net.apply(params, z, condition), 2, axis=-1)))
 
     return Net(net.init, apply)
@@ -109,7 +110,7 @@ def logistic_mixture(net: Net, num_components: int = 1, floor: float = FLOOR) ->
     k = num_components
     spread = (jnp.arange(k, dtype=jnp.float32) + 0.5) / k
 
-    def apply(params: Params, z: Array, condition: Array) -> DiscretizedLogistic:
+    def apply(params: Params, z: Any, condition: Array) -> DiscretizedLogistic:
         raw = net.apply(params, z, condition)
         log_weights = jnp.pad(raw[..., : k - 1], [(0, 0)] * (raw.ndim - 1) + [(1, 0)])
         location, raw_scale = jnp.split(raw[..., k - 1 :], 2, axis=-1)
@@ -126,7 +127,7 @@ def categorical(net: Net) -> Net:
     Nothing tells it that neighbouring levels are alike. The net's last layer is large.
     """
 
-    def apply(params: Params, z: Array, condition: Array) -> Categorical:
+    def apply(params: Params, z: Any, condition: Array) -> Categorical:
         raw = net.apply(params, z, condition)
         return Categorical(raw.reshape(*raw.shape[:-1], -1, LEVELS))
 
@@ -150,16 +151,16 @@ def _log_scale(raw: Array, floor: float) -> Array:
 def _located(net: Net, scale: float | str, floor: float) -> Net:
     """A net that returns (location, log scale), both of the image's shape."""
 
-    def fixed(params: Params, z: Array, condition: Array) -> tuple[Array, Array]:
+    def fixed(params: Params, z: Any, condition: Array) -> tuple[Array, Array]:
         location = net.apply(params, z, condition)
         return location, jnp.full_like(location, math.log(float(scale)))
 
-    def learned(params: Params, z: Array, condition: Array) -> tuple[Array, Array]:
+    def learned(params: Params, z: Any, condition: Array) -> tuple[Array, Array]:
         location = net.apply(params["net"], z, condition)
         log_scale = _log_scale(params["log_scale"], floor)
         return location, jnp.broadcast_to(log_scale, location.shape)
 
-    def per_pixel(params: Params, z: Array, condition: Array) -> tuple[Array, Array]:
+    def per_pixel(params: Params, z: Any, condition: Array) -> tuple[Array, Array]:
         location, raw = jnp.split(net.apply(params, z, condition), 2, axis=-1)
         return location, _log_scale(raw, floor)
 

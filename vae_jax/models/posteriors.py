@@ -23,8 +23,8 @@ Bound = Callable[[Array], Array]
 def diagonal(net: Net, bound: Bound = unbounded) -> Net:
     """N(μ(x), diag σ(x)²); the net's output [2, *z] is μ and log σ, the latter kept in `bound`."""
 
-    def apply(params: Params, x: Array, condition: Array) -> Normal:
-        mean, log_scale = net.apply(params, x, condition)
+    def apply(params: Params, *inputs: Array) -> Normal:
+        mean, log_scale = net.apply(params, *inputs)
         return Normal(mean, bound(log_scale))
 
     return Net(net.init, apply)

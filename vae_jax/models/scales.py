@@ -11,6 +11,7 @@ Within its range a bound is the identity, to the last bit, and changes no traini
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -38,7 +39,7 @@ def parse_range(text: str) -> tuple[float, float]:
     except ValueError:
         low = high = math.nan
     if not -40 <= low < high <= 40:  # exp of twice as much is all that float32 holds
-        raise ValueError("two rising numbers from -40 to 40 joined by ',', such as -6,2")
+        raise ValueError("auto, or two rising numbers from -40 to 40 joined by ',', such as -6,2")
     return low, high
 
 
@@ -56,12 +57,17 @@ class Bounded:
         choices=BOUNDS,
     )
     log_scale_range: str = setting(
-        RANGE, "smallest and largest log σ, joined by ','", parse=parse_range
-    )
+        "auto", "smallest and largest log σ, joined by ','; auto: -10,10, hvae -3,1",
+        parse=lambda text: text == "auto" or parse_range(text),
+    )  # fmt: skip
+    auto_range: ClassVar[str] = RANGE
 
     def __post_init__(self) -> None:
         validate(self)
 
     @property
     def bound(self) -> Callable[[Array], Array]:
-        return bounded(self.log_scale_bound, *parse_range(self.log_scale_range))
+        own = self.log_scale_range
+        return bounded(
+            self.log_scale_bound, *parse_range(self.auto_range if own == "auto" else own)
+        )

@@ -13,12 +13,9 @@ from vae_jax.types import Net, Shapes
 
 
 @dataclasses.dataclass(frozen=True)
-class OneLayer:
-    """What models of one layer of latents have in common."""
+class WithPrior:
+    """A model whose p(z|c), or the top of it, is chosen by itself."""
 
-    latent_dim: int = setting(
-        2, "dimension of the latent z; 0: no latents, and no encoder", at_least=0
-    )
     prior: Any = choice(
         "standard",
         PRIORS,
@@ -31,7 +28,26 @@ class OneLayer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Standard(OneLayer):
+class WithLikelihood:
+    """A model whose p(x|z,c) is chosen by itself."""
+
+    likelihood: Any = choice("bernoulli", LIKELIHOODS, "family of p(x|z)")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneLayer(WithPrior):
+    """What models of one layer of latents have in common."""
+
+    latent_dim: int = setting(
+        2, "dimension of the latent z; 0: no latents, and no encoder", at_least=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Standard(WithLikelihood, OneLayer):
     """q(z|x,c), p(z|c) and p(x|z,c), each chosen by itself."""
 
     network: Any = choice("mlp", NETWORKS, "architecture of encoder and decoder")
@@ -40,7 +56,6 @@ class Standard(OneLayer):
         POSTERIORS,
         "family of q(z|x); diagonal, full: a Gaussian; mixture: of several",
     )
-    likelihood: Any = choice("bernoulli", LIKELIHOODS, "family of p(x|z)")
 
     def build(self, shapes: Shapes) -> VAE:
         shapes = shapes._replace(z=(self.latent_dim,))

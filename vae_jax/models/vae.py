@@ -17,7 +17,8 @@ from vae_jax.types import Key, Net, Params, Shape
 
 class Draw(NamedTuple):
     """One z ~ q(z|x,c) and what it costs, in nats. rate: KL(q‖p), in closed form where there is
-    one, else estimated from this z.
+    one, else estimated from this z. rates: [groups], the terms of the rate, one for each group of a
+    hierarchy from the top down; None where z is one group.
     """
 
     z: Any
@@ -25,6 +26,7 @@ class Draw(NamedTuple):
     log_prior: Any  # log p(z|c)
     log_posterior: Any  # log q(z|x,c)
     rate: Any
+    rates: Any = None
 
     @property
     def sampled_rate(self) -> Any:
@@ -59,10 +61,14 @@ def compose(
         q, p = posterior(params, x, c), prior(params, c)
         z, log_q = q.sample_and_log_prob(key)
         log_p, log_likelihood = p.log_prob(z), likelihood(params, z, c).log_prob(x)
-        rate = log_q - log_p if rule(q, p) is None else kl(q, p, key)
-        return Draw(z, log_likelihood, log_p, log_q, rate)
+        return Draw(z, log_likelihood, log_p, log_q, rate(q, p, key, log_q - log_p))
 
     return with_constant_condition(VAE(init, posterior, likelihood, prior, draw))
+
+
+def rate(q: Any, p: Any, key: Key, sampled: Any) -> Any:
+    """KL(q‖p) as KL has it for their types, else log q(z) − log p(z) as sampled."""
+    return sampled if rule(q, p) is None else kl(q, p, key)
 
 
 def with_constant_condition(vae: VAE) -> VAE:

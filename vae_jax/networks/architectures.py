@@ -9,7 +9,7 @@ changes nothing.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from vae_jax.networks.adapters import from_linen
 from vae_jax.networks.layers import (
     MLP,
     PLAIN,
+    Branches,
     ImageDecoder,
     ImageEncoder,
     Initialiser,
@@ -55,6 +56,23 @@ def mlp(
         shapes: Sequence[Shape], output: Shape, image: Shape = (), start: Array | None = None
     ) -> Net:
         return from_linen(MLP(tuple(back), output, style, start), shapes)
+
+    return Architecture(encoder, decoder)
+
+
+def branches(widths: Sequence[int], style: Style = PLAIN) -> Architecture:
+    """Fully connected, each input with a layer of its own: of the first width, the others after
+    they are joined; the same either way.
+    """
+    first, *others = widths
+
+    def encoder(shapes: Sequence[Shape], output: Shape) -> Net:
+        return decoder(shapes, output)
+
+    def decoder(
+        shapes: Sequence[Shape], output: Shape, image: Shape = (), start: Array | None = None
+    ) -> Net:
+        return from_linen(Branches(first, tuple(others), output, style, start), shapes)
 
     return Architecture(encoder, decoder)
 
@@ -139,7 +157,23 @@ DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
-class _Layers:
+class Arithmetic:
+    """In what numbers networks compute."""
+
+    compute_dtype: str = setting(
+        "float32", "arithmetic of the networks; weights and losses are float32", choices=DTYPES
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def dtype(self) -> Any:
+        return DTYPES[self.compute_dtype]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layers(Arithmetic):
     """What the layers of every network have in common."""
 
     widths: str = setting(
@@ -156,9 +190,6 @@ class _Layers:
         0.0, f"standard deviation of {' and '.join(SCALED)} kernels; 0: 0.02", at_least=0
     )
     initial_bias: float = setting(0.0, "where all biases start, but for output_bias")
-    compute_dtype: str = setting(
-        "float32", "arithmetic of the networks; weights and losses are float32", choices=DTYPES
-    )
     auto: ClassVar[str] = "500"  # widths
 
     def __post_init__(self) -> None:
@@ -176,7 +207,7 @@ class _Layers:
         return Style(
             ACTIVATIONS[self.activation],
             initialiser(self.initialiser, self.initial_scale),
-            DTYPES[self.compute_dtype],
+            self.dtype,
             self.initial_bias,
         )
 

@@ -75,6 +75,16 @@ def constant(start: Array | None, otherwise: float = 0.0) -> Initialiser:
     return lambda key, shape, dtype=jnp.float32: jnp.asarray(start, dtype).reshape(shape)
 
 
+def arranged(y: Float[Array, "h w channels"], output_shape: Shape, image_shape: Shape) -> Array:
+    """The output's shape, wherever in it the image's shape is."""
+    at = find(image_shape, output_shape)
+    at = find(image_shape[:2], output_shape) if at is None else at
+    assert at is not None
+    before, rest = output_shape[:at], output_shape[at + 2 :]
+    y = y.reshape(*image_shape[:2], *before, *rest)
+    return jnp.moveaxis(y, (0, 1), (at, at + 1))
+
+
 class Dense(nn.Module):
     """x W + b; with no inputs at all, b alone (initialisers cannot divide by a fan-in of 0)."""
 
@@ -83,7 +93,7 @@ class Dense(nn.Module):
     start: Array | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " features"]:
+    def __call__(self, x: Float[Array, "*places inputs"]) -> Float[Array, "*places features"]:
         bias = constant(self.start, self.style.bias)
         if x.shape[-1] == 0:
             return cast(self.param("bias", bias, (self.features,)), self.style.dtype)
@@ -166,6 +176,24 @@ class MLP(nn.Module):
         return widened(y.reshape(self.output_shape))
 
 
+class Branches(nn.Module):
+    """A layer of `branch` units for each input, then dense layers over all of them: no input that
+    has few numbers is lost beside one that has many (Tomczak & Welling 2018, their HVAE).
+    """
+
+    branch: int
+    widths: Sequence[int]
+    output_shape: Shape
+    style: Style = PLAIN
+    start: Array | None = None
+
+    @nn.compact
+    def __call__(self, *inputs: Array) -> Array:
+        seen = [joined([x], self.style.dtype) for x in inputs if x.size]
+        h = [activated(self.style, lambda: Dense(self.branch, self.style), x) for x in seen]
+        return MLP(self.widths, self.output_shape, self.style, self.start)(*h)
+
+
 class ImageEncoder(nn.Module):
     """Image -> stages that halve it (4 × 4 kernels, stride 2) -> dense layer -> output.
 
@@ -223,15 +251,7 @@ class ImageDecoder(nn.Module):
             h = _stage(style, lambda: Convolution(width, 4, up=size, style=style), h, self.blocks)
         channels = math.prod(self.output_shape) // math.prod(larger[0])
         last = Convolution(channels, 4, up=larger[0], use_bias=self.start is None, style=style)
-        y = widened(self._arranged(last(h)))
+        y = widened(arranged(last(h), self.output_shape, self.image_shape))
         if self.start is None:
             return y
         return y + self.param("bias", constant(self.start), self.output_shape)
-
-    def _arranged(self, y: Float[Array, "h w channels"]) -> Array:
-        """The output's shape, wherever in it the image's shape is."""
-        at = find(self.image_shape, self.output_shape)
-        assert at is not None
-        before, rest = self.output_shape[:at], self.output_shape[at + 2 :]
-        y = y.reshape(*self.image_shape[:2], *before, *rest)
-        return jnp.moveaxis(y, (0, 1), (at, at + 1))

@@ -50,7 +50,7 @@ def log_densities(
 
 
 def log_aggregates(
-    q: Any, z: Float[Array, "batch latents"], num_examples: int, stratified: bool
+    q: Any, z: Any, num_examples: int, stratified: bool
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """Estimates of log q(z) and of Σ_d log q(z_d) for each sample, in nats.
 

@@ -53,13 +53,19 @@ def elbo(
 
     With β = 1, no capacity and no free bits the loss is −ELBO; otherwise it is no bound on
     log p(x). closed_form=False takes the rate from the samples even where it is known exactly.
-    `groups` is the number of groups of units for free bits, 0 for one a unit.
+    `groups` is the number of groups of units for free bits, 0 for one a unit, or for one each group
+    of a hierarchy.
     """
     _at_least_one(num_samples)
     draws = draw(vae, params, key, batch, num_samples)
     rate = draws.rate if closed_form else draws.sampled_rate
     metrics = summary(rate, -draws.log_likelihood)
-    by_group = jnp.mean(rate)[None] if groups == 1 else _group_rates(vae, params, batch, groups)
+    if groups == 1:
+        by_group = jnp.mean(rate)[None]
+    elif draws.rates is not None:
+        by_group = _layer_rates(draws.rates, groups)
+    else:
+        by_group = _group_rates(vae, params, batch, groups)
     return metrics["distortion"] + weighted_rate(by_group, weights), metrics
 
 
@@ -72,6 +78,17 @@ def weighted_rate(rates: Float[Array, " groups"], weights: KLWeights) -> Scalar:
     free, capacity = weights.free_bits, weights.capacity
     rate = jnp.sum(jnp.where(free > 0, jnp.maximum(rates, free), rates))
     return weights.beta * jnp.where(capacity > 0, jnp.abs(rate - capacity), rate)
+
+
+def _layer_rates(
+    rates: Float[Array, "batch samples layers"], groups: int
+) -> Float[Array, " layers"]:
+    """The batch's mean rate of each group of a hierarchy, which are what they are."""
+    if groups:
+        raise UserError(
+            f"free_bits_groups must be 0 (each group of a hierarchy) or 1; got {groups}"
+        )
+    return jnp.mean(rates, axis=(0, 1))
 
 
 def _group_rates(vae: VAE, params: Params, batch: Batch, groups: int) -> Float[Array, " groups"]:

@@ -1,6 +1,14 @@
 """Pictures for a paper: arrays in, a matplotlib figure out. Never sees a model."""
 
-from vae_jax.plots.images import columns, curves, reconstructions, rows, samples, sheets
+from vae_jax.plots.images import (
+    columns,
+    curves,
+    group_rates,
+    reconstructions,
+    rows,
+    samples,
+    sheets,
+)
 from vae_jax.plots.latent_plane import (
     KINDS,
     decoded,
@@ -34,6 +42,7 @@ __all__ = [
     "decoded",
     "encodings",
     "frame",
+    "group_rates",
     "latents",
     "manifold",
     "manifold_grid",

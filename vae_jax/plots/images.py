@@ -1,5 +1,6 @@
 """Sheets of images, and the curves of a training."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from vae_jax.plots.page import (
     KEY,
     NORMAL,
     PAGE,
+    PALETTE,
     SMALL,
     TICKING,
     TRAIN,
@@ -59,6 +61,26 @@ def rows(groups: Mapping[str, Images], ticks: Sequence[str] = (), axis: str = ""
         axes.set_xticks(w / 2 + (w + 1) * np.arange(cols), [*ticks])
     axes.set_xlabel(axis, fontsize=SMALL, labelpad=2)
     axes.tick_params(left=False, bottom=False)
+    return figure
+
+
+def group_rates(rates: Sequence[float], shapes: Sequence[Sequence[int]]) -> Figure:
+    """The rate of each group of a hierarchy, the top one first; a colour for each resolution, with
+    its sum. rates: nats; shapes: of each group's z.
+    """
+    figure = Figure((PAGE / DPI, 300 / DPI), DPI)
+    axes = axes_at(figure, 110, 90, PAGE - 130, 190)
+    kinds = list(dict.fromkeys("×".join(map(str, shape)) for shape in shapes))
+    for kind, colour in zip(kinds, itertools.cycle(PALETTE), strict=False):
+        at = [i for i, shape in enumerate(shapes) if "×".join(map(str, shape)) == kind]
+        total = sum(rates[i] for i in at)
+        label = f"{kind}: {total:.2f} nats"
+        axes.bar([i + 1 for i in at], [rates[i] for i in at], color=colour, label=label)
+    axes.set_xlim(0.4, len(rates) + 0.6)
+    axes.set_xlabel("group, from the top", fontsize=SMALL)
+    axes.set_ylabel("rate, nats", fontsize=SMALL)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=SMALL, frameon=False)
     return figure
 
 

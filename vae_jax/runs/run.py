@@ -128,11 +128,6 @@ class Run:
         x = self._targets(x)
         return _batched(_itself, self.vae.posterior, self.params, x, self._given(c, len(x)))
 
-    def means(self, x: Any, c: Any = None) -> Any:
-        """E[z|x,c] of targets; where it is not known in closed form, the mean of samples."""
-        x = self._targets(x)
-        return _batched(_mean, self.vae.posterior, self.params, x, self._given(c, len(x)))
-
     def _targets(self, x: Any) -> Any:
         return unit_interval(jnp.asarray(as_examples(x, self.condition.x_shape, "x")))
 
@@ -148,8 +143,9 @@ class Run:
         """E[x|z,c] for n latents z drawn from the prior p(z|c), [n, …] in [0, 1].
 
         temperature T: z = m + T·(z′ − m) for z′ ~ p(z|c) with mean m, so that T scales the standard
-        deviation of a Gaussian prior (Kingma & Dhariwal 2018, §6). 0 is the prior's mean, 1 the
-        prior itself; the same key gives the same z′ at every T.
+        deviation of a Gaussian prior (Kingma & Dhariwal 2018, §6), in a hierarchy that of each
+        layer given those above. 0 is the prior's mean, 1 the prior itself; the same key gives the
+        same z′ at every T.
         """
         if n < 1:
             raise UserError(f"n must be at least 1; got {n}")
@@ -159,13 +155,18 @@ class Run:
         z = _latents(self.vae.prior, self.params, keys, c, scale)
         return self.decode(z, c)
 
-    def reconstruct(self, x: Any, c: Any = None) -> Any:
-        """E[x|z,c] at the posterior means z of targets x; where these are not known in closed form,
-        at means of samples.
-        """
+    def latents(self, x: Any, c: Any = None) -> Any:
+        """The posterior means z of targets x, as `decode` takes them; see `reconstruct`."""
         x = self._targets(x)
+        return _batched(_centre, self.vae.posterior, self.params, x, self._given(c, len(x)))
+
+    def reconstruct(self, x: Any, c: Any = None) -> Any:
+        """E[x|z,c] at the posterior means z of targets x: in a hierarchy, each layer's given those
+        that come before it; where these are not known in closed form, at means of samples.
+        """
+        z = self.latents(x, c)
         given = self._given(c, len(x))
-        return _batched(_mean, self.vae.likelihood, self.params, self.means(x, given), given)
+        return _batched(_mean, self.vae.likelihood, self.params, z, given)
 
 
 def _finite(a: Any, what: str) -> Any:
@@ -178,6 +179,10 @@ def _finite(a: Any, what: str) -> Any:
 
 def _itself(p: Any) -> Any:
     return p
+
+
+def _centre(p: Any) -> Any:
+    return distributions.cooled(p, jax.random.key(0), 0.0)
 
 
 def _mean(p: Any) -> Any:
@@ -197,10 +202,7 @@ def _batched(
 def _latents(prior: Callable[..., Any], params: Params, keys: Any, c: Any, temperature: Any) -> Any:
     def draw(key: Key, c: Any) -> Any:
         p = prior(params, c)
-        z = p.sample(key)
-        if temperature is None:
-            return z
-        return jax.tree.map(lambda m, z: m + temperature * (z - m), _mean(p), z)
+        return p.sample(key) if temperature is None else distributions.cooled(p, key, temperature)
 
     with jax.default_matmul_precision(PRECISION):
         return jax.vmap(draw)(keys, c)
