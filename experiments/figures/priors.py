@@ -27,8 +27,14 @@ def lacks_mixture(s: Scene) -> str:
 
 
 def lacks_pseudo_inputs(s: Scene) -> str:
-    there = "pseudo_inputs" in s.run.params.get("prior", ())
+    there = "pseudo_inputs" in _params(s)
     return "" if there else "needs --prior=vamp; this run has no pseudo-inputs"
+
+
+def _params(s: Scene) -> Any:
+    """The prior's; in a hierarchy, those of its top."""
+    params = s.run.params.get("prior", {})
+    return params.get("upper", params) if isinstance(params, dict) else {}
 
 
 def _prior(s: Scene) -> Any:
@@ -58,7 +64,7 @@ def prior(s: Scene) -> Figure:
 
 def pseudo_inputs(s: Scene) -> Figure:
     """Those of the largest weights; as the encoder reads them, in [0, 1]."""
-    params = s.run.params["prior"]
+    params = _params(s)
     images = np.asarray(params["pseudo_inputs"])
     weights = np.asarray(params.get("log_weights", np.zeros(len(images))))
     some = np.clip(images[np.argsort(-weights, kind="stable")[: SIDE**2]], 0, 1)

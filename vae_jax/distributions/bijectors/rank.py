@@ -72,7 +72,7 @@ def householder(vectors: Float[Array, "n d"]) -> Float[Array, "d d"]:
     d = vectors.shape[1]
 
     def reflect(q: Array, v: Array) -> tuple[Array, None]:
-        v = v.at[0].add(1.0)  # numbers of 0 are no direction
+        v = jnp.asarray(v).at[0].add(1.0)  # numbers of 0 are no direction
         return q - 2 * jnp.outer(q @ v, v) / (v @ v + 1e-12), None
 
     return jax.lax.scan(reflect, jnp.eye(d, dtype=vectors.dtype), vectors)[0]
