@@ -87,8 +87,8 @@ def test_bounds_rise_and_the_elbo_is_the_first(given):
 @pytest.mark.parametrize("prior", PRIORS)
 def test_a_prior_s_density_integrates_to_one_for_each_condition(prior):
     vae = built((3,), latent_dim=2, prior=prior, prior_steps=2)
-    params = moved(vae.init(KEY))
-    line = np.linspace(-12, 12, 481)
+    params = moved(vae.init(KEY), 0.05)
+    line = np.linspace(-10, 10, 401)
     points = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2).astype(np.float32)
 
     @jax.jit
@@ -108,8 +108,9 @@ LINEAR = {
     "realnvp": RealNVP(posterior_steps=2, posterior_widths="8"),
     "spline": SplineFlow(posterior_steps=2, posterior_widths="8"),
 }
-# A mean-field posterior loses 0.06 nats in this world; what a bent one can be is correlated.
-REACHED = {"iaf": 0.01, "realnvp": 0.01, "spline": 0.02, "sylvester": 0.02, "planar": 0.04}
+# The best mean-field posterior is 0.027 nats from log p(x) here. Couplings and autoregressive
+# flows contain the true one, which is correlated; what tanh bends comes near to it.
+REACHED = {"iaf": 0.01, "realnvp": 0.01, "spline": 0.01, "sylvester": 0.025, "planar": 0.05}
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -135,7 +136,8 @@ def test_a_flow_reaches_the_true_posterior_of_a_linear_gaussian_model(name):
 
         return jnp.mean(jax.vmap(one)(keys, x, empty))
 
-    optimiser = optax.adam(optax.cosine_decay_schedule(0.02, 1500))
+    adam = optax.adam(optax.cosine_decay_schedule(0.02, 1500))
+    optimiser = optax.chain(optax.clip_by_global_norm(10.0), adam)  # the start is far away
 
     @jax.jit
     def trained(params):
