@@ -1,6 +1,6 @@
 """Any figure of a run, drawn anew without training.
 
-    python -m experiments.plot runs/mnist-z2-1a2b3c4d --figures=manifold,posterior --grid=linspace
+    python -m experiments.plot runs/mnist-z2-1a2b3c4d --figures=manifold --manifold_grid=linspace
 
 Takes a run directory, or a pack that `experiments.pack` made. Images are read only where a figure
 needs them. `--figures=animation` is the manifold through training, where `experiments.run` was
@@ -74,8 +74,8 @@ class PlotConfig:
     out: str = setting(
         "", "folder for them; empty: figures/ in the run directory, or beside a pack"
     )
-    format: str = setting("png", "of the files", choices=("png", "pdf", "svg"))
-    grid: str = setting(
+    figure_format: str = setting("png", "of the files", choices=("png", "pdf", "svg"))
+    manifold_grid: str = setting(
         "run", "frame of the latents: quantiles of N(0,1), linspace, or as the run has it",
         choices=("run", *plots.KINDS),
     )  # fmt: skip
@@ -116,6 +116,7 @@ def main(config: Config) -> int:
     settings = config.plot
     run = runs.load(settings.run, settings.checkpoint, settings.trust.split(","))
     scene = look(run, settings)
+    check_images(run, settings)
     possible = [name for name, entry in FIGURES.items() if not entry.lacks(scene)]
     chosen = known(settings.figures) or possible
     check(scene, chosen)
@@ -127,8 +128,8 @@ def main(config: Config) -> int:
     except OSError as error:
         raise UserError(f"out {folder} cannot be made: {error.strerror}") from None
     for name, figure in drawn.items():
-        plots.save(figure, folder / f"{name}.{settings.format}")
-        print(folder / f"{name}.{settings.format}")
+        plots.save(figure, folder / f"{name}.{settings.figure_format}")
+        print(folder / f"{name}.{settings.figure_format}")
     if film:
         plots.animate(film, folder / f"{ANIMATION}.gif", settings.frame_seconds)
         print(folder / f"{ANIMATION}.gif")
@@ -145,7 +146,7 @@ def look(run: runs.Run, settings: PlotConfig) -> Scene:
     return Scene(
         run,
         functools.partial(images, run, settings),
-        kind=own if settings.grid == "run" else settings.grid,
+        kind=own if settings.manifold_grid == "run" else settings.manifold_grid,
         n=settings.n,
         high=settings.range,
         axes=tuple(axis - 1 for axis in counted(1)(settings.axes)),
@@ -155,6 +156,15 @@ def look(run: runs.Run, settings: PlotConfig) -> Scene:
         temperatures=warm(settings.temperatures),
         at=numbers(settings.decode_at),
     )
+
+
+def check_images(run: runs.Run, settings: PlotConfig) -> None:
+    """Raises UserError at once where there are not so many test images."""
+    there = run.config["dataset"].get("images")
+    count = there.get("test") if isinstance(there, dict) else None
+    most = max(counted(0)(settings.images), default=-1)
+    if isinstance(count, int) and most >= count:
+        raise UserError(f"images must be below {count}, the number of test images; got {most}")
 
 
 def images(run: runs.Run, settings: PlotConfig) -> data.Dataset:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.cli.config import numbers
 from experiments.figures import priors
-from experiments.figures.context import Scene, columns, names, pictures
+from experiments.figures.context import SIDE, Scene, columns, names, pictures
 from vae_jax import distributions, evaluation, models, plots
 from vae_jax.data import batches, fixed_draws
 from vae_jax.data.dataset import Dataset, noun
@@ -142,7 +142,11 @@ def manifold(s: Scene, note: str = "") -> Figure:
 
 def samples(s: Scene) -> Figure:
     c = s.given_samples()
-    return plots.samples(pictures(s.run, s.run.sample(s.key, len(c), c), c))
+    images = pictures(s.run, s.run.sample(s.key, len(c), c), c)
+    if s.settings["model"]["condition"] != "label":
+        return plots.samples(images)
+    rows = images.reshape(-1, SIDE, *images.shape[1:])
+    return plots.rows({f"label {label}": row for label, row in enumerate(rows)})
 
 
 def reconstructions(s: Scene) -> Figure:
@@ -311,7 +315,7 @@ FIGURES: dict[str, Entry] = {
     "pseudo_inputs": Entry(priors.lacks_pseudo_inputs, always, priors.pseudo_inputs),
     "curves": Entry(lambda s: "", always, curves),
     "interpolation": Entry(needs(1), asked, interpolation),
-    "traversals": Entry(needs(1), asked, traversals),
+    "traversals": Entry(needs(1), lambda s: s.latent_dim > 2 and s.free, traversals),
     "temperatures": Entry(lacks_noise, asked, temperatures),
     "posterior": Entry(lacks_gaussian, asked, posterior),
     "rates": Entry(lacks_groups, always, rates),

@@ -72,8 +72,8 @@ def view(directory, **options) -> Scene:
 
 
 def test_everything_from_a_directory(directory, tmp_path, capsys):
-    assert draw(directory, f"--out={tmp_path / 'new' / 'here'}", "--n=3", "--format=svg") == 0
     folder = tmp_path / "new" / "here"
+    assert draw(directory, f"--out={folder}", "--n=3", "--figure_format=svg") == 0
     assert {p.stem for p in folder.iterdir()} == {*catalogue.FIGURES} - {
         "data",
         "reconstructed",
@@ -145,7 +145,7 @@ BAD = {
     "--temperatures=-1": "temperatures must be numbers from 0 to 100",
     "--n=1": "n must be a whole number ≥ 2",
     "--range=0": "range must be a finite number > 0",
-    "--grid=polar": "grid must be one of run, quantile, linspace",
+    "--manifold_grid=polar": "manifold_grid must be one of run, quantile, linspace",
     "--out=/dev/null/x": "cannot be made",
     "--checkpoint=last": "no checkpoint that can be read",
 }

@@ -155,19 +155,22 @@ def test_latents_run_from_the_top_left(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_tile_lies_at_its_latent_and_ticks_tell_it(kind):
+@pytest.mark.parametrize("height", [3, 20])
+def test_each_tile_lies_at_its_latent_and_ticks_tell_it(kind, height):
     n = 4
     z = plots.manifold_latents(n, kind)
-    images = np.linspace(0, 1, n * n).reshape(-1, 1, 1, 1) * np.ones((1, 3, 5, 1))
+    images = np.linspace(0, 1, n * n).reshape(-1, 1, 1, 1) * np.ones((1, height, 5, 1))
     figure = plots.manifold(images, kind)
     axes, sheet = figure.axes[0], shown(figure)
-    np.testing.assert_array_equal(sheet, coloured(plots.tile(images, n, n)))
+    gap = int(height <= 16)
+    np.testing.assert_array_equal(sheet, coloured(plots.tile(images, n, n, gap)))
     place = norm.cdf if kind == "quantile" else np.asarray
     left, right, bottom, top = axes.get_images()[0].get_extent()
     for i, (z1, z2) in enumerate(z):
-        col = (place(z1) - left) / (right - left) * n
-        row = (top - place(z2)) / (top - bottom) * n
-        assert (row, col) == (pytest.approx(i // n + 0.5), pytest.approx(i % n + 0.5))
+        col = (place(z1) - left) / (right - left) * sheet.shape[1]  # in pixels of the sheet
+        row = (top - place(z2)) / (top - bottom) * sheet.shape[0]
+        assert row == pytest.approx((height + gap) * (i // n) + height / 2)
+        assert col == pytest.approx((5 + gap) * (i % n) + 2.5)
     for axis in (axes.xaxis, axes.yaxis):
         values = [float(t.get_text().replace("−", "-")) for t in axis.get_ticklabels()]
         np.testing.assert_allclose(axis.get_ticklocs(), place(values))
@@ -232,6 +235,30 @@ def test_a_frame_that_all_points_miss_is_empty_and_says_so():
     assert figure.axes[1].get_title().endswith("5 points, 5 outside")
 
 
+def test_more_labels_than_colours_get_other_marks_and_are_named():
+    labels = np.arange(520) % 26
+    figure = plots.latents(points(520, scale=0.3), labels)
+    groups, legend = figure.axes[0].collections, figure.axes[0].get_legend()
+    assert [t.get_text() for t in legend.get_texts()] == [str(k) for k in range(26)]
+    looks = {(tuple(g.get_facecolors()[0]), len(g.get_paths()[0].vertices)) for g in groups}
+    assert len(looks) == len(groups) == 26
+    figure.savefig(io.BytesIO(), format="png")
+    box = legend.get_window_extent()
+    assert box.x0 > 0 and box.x1 < figure.bbox.x1 and box.y1 < figure.bbox.y1
+
+
+def test_axes_that_are_not_even_say_so_and_ticks_stay_apart(digits):
+    names = plots.latents(points(50), NONE, kind="quantile").axes[0].get_xlabel()
+    assert names == "z₁ (spaced by Φ, the prior's CDF)"
+    assert plots.latents(points(50), NONE, kind="linspace").axes[0].get_xlabel() == "z₁"
+    draws = np.zeros((3, 5, 2))
+    figure = plots.encodings(digits[:3], draws, digits[:3], points(40))
+    figure.savefig(io.BytesIO(), format="png")
+    for axes in figure.axes:
+        boxes = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
 def test_many_labels_get_a_scale_and_none_gets_no_key():
     many = plots.latents(points(50), np.arange(50.0))
     none = plots.latents(points(50), NONE)
@@ -253,7 +280,7 @@ def test_one_latent(kind, labels):
     at, prior = right.get_lines()[0].get_data()
     expected = norm.pdf(at) if kind == "linspace" else np.ones_like(at)
     np.testing.assert_allclose(prior, expected)
-    assert right.get_xlabel() == "z₃"
+    assert right.get_xlabel().startswith("z₃")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -35,7 +35,7 @@ def test_what_varies_and_its_name():
     settings = seed_means.by_setting(ROWS)
     assert seed_means.varying(settings) == ["latent_dim", "beta"]
     assert seed_means.varying([TWO]) == seed_means.varying([]) == []
-    assert seed_means.label(TEN, ["latent_dim", "beta"]) == "dim 10, β = 1"
+    assert seed_means.label(TEN, ["latent_dim", "beta"]) == "10 latents, β = 1"
     assert seed_means.label(TEN, ["learning_rate"]) == "lr = 0.001"
     groups = seed_means.grouped(settings, ["beta"])
     assert groups == {"β = 0.5": [Setting(2, 0.5, 1e-3)], "β = 1": [TWO, TEN]}

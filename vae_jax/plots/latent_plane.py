@@ -8,7 +8,7 @@ spaces it evenly in z, from −3 to 3 or −`high` to `high`.
 
 import math
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Num
@@ -35,6 +35,8 @@ from vae_jax.plots.page import (
 
 Kind = Literal["quantile", "linspace"]
 
+MARKS = ("o", "^", "s")  # of the first ten labels, the next ten, the last
+SMALL_IMAGE = 16  # pixels of height
 LEFT, RIGHT, PANEL = 90, 724, 540  # the two latent panels, in dots
 KINDS = ("quantile", "linspace")
 NAMES = ("z₁", "z₂")
@@ -73,15 +75,19 @@ def manifold(
     names: tuple[str, ...] = NAMES,
     note: str = "",
 ) -> Figure:
-    """The images [n·n, h, w, c] decoded at `manifold_latents(n, kind, high)`, without gaps.
+    """The images [n·n, h, w, c] decoded at `manifold_latents(n, kind, high)`; small ones a pixel
+    apart, or they would merge.
 
     The ticks give z: the centre of a tile lies at the latent that it was decoded from. `note`
     stands above, before the rule of the grid.
     """
-    n = math.isqrt(len(images))
-    sheet, grid = tile(images, n, n), manifold_grid(n, kind, -high, high)
-    half = (grid[1] - grid[0]) / 2  # an end tile goes on for as much beyond its centre
-    span = extent(kind) if kind == "quantile" else (grid[0] - half, grid[-1] + half)
+    n, (h, w) = math.isqrt(len(images)), images.shape[1:3]
+    gap = int(h <= SMALL_IMAGE)
+    sheet, grid = tile(images, n, n, gap), manifold_grid(n, kind, -high, high)
+    first, last = (0.5 / n, 1 - 0.5 / n) if kind == "quantile" else (grid[0], grid[-1])
+    # Half of a tile lies beyond the centre of the last one.
+    halves = [(last - first) / (n - 1) / 2 * side / (side + gap) for side in (w, h)]
+    span = tuple(end for half in halves for end in (first - half, last + half))
     figure, axes = picture(sheet, 560, (100, 72, 14, 46), span)
     latent_axes(axes, kind, names, high)
     rule = f"Φ⁻¹((i + ½)/{n})" if kind == "quantile" else f"linspace(−{high:g}, {high:g}, {n})"
@@ -168,9 +174,12 @@ def dots(axes, points, labels) -> None:
     order = np.random.default_rng(0).permutation(len(points))  # no class lies on top
     labels = labels if len(labels) else np.zeros(len(points))
     classes, codes = np.unique(labels, return_inverse=True)
+    size = np.clip(18_000 / len(points), 0.8, 8)
+    if len(PALETTE) < len(classes) <= len(PALETTE) * len(MARKS):
+        _marked(axes, points[order], classes, codes[order], 1.5 * size)
+        return
     few = len(classes) <= len(PALETTE)
     colours = {"cmap": ListedColormap(PALETTE[: len(classes)]) if few else "viridis", "alpha": 0.7}
-    size = np.clip(18_000 / len(points), 0.8, 8)
     dots = axes.scatter(*points[order].T, s=size, c=(codes if few else labels)[order], **colours)
     dots.set(linewidths=0, rasterized=True)  # a PDF of so many vectors would be slow
     if not few:
@@ -185,6 +194,21 @@ def dots(axes, points, labels) -> None:
         axes.legend(marks, [f"{k:g}" for k in classes], **place, **tight, **KEY)
 
 
+def _marked(axes, points, classes, codes, size) -> None:
+    """Ten colours, and another mark for each further ten classes; the key beside the plane."""
+    for k, name in enumerate(classes):
+        style: dict[str, Any] = {"color": PALETTE[k % len(PALETTE)], "alpha": 0.7}
+        mark = MARKS[k // len(PALETTE)]
+        own = points[codes == k]
+        axes.scatter(*own.T, s=size, marker=mark, linewidths=0, rasterized=True,
+                     label=f"{name:g}", **style)  # fmt: skip
+    across = math.ceil(len(classes) / 2)
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.995), "ncols": across}
+    tight = {"handletextpad": 0, "columnspacing": 0.3, "handlelength": 0.9, "borderpad": 0}
+    small = {**KEY, "fontsize": KEY["fontsize"] * min(1, 12 / across)}
+    axes.legend(**place, **tight, **small, markerscale=2)
+
+
 def extent(kind: Kind, high: float = 3.0) -> tuple[float, float]:
     """Of an axis, as it is drawn."""
     return (0.0, 1.0) if kind == "quantile" else (-high, high)
@@ -194,13 +218,20 @@ def framed(z: np.ndarray, kind: str) -> np.ndarray:
     return _PHI(z) if kind == "quantile" else z
 
 
-def latent_axes(axes, kind: Kind, names: tuple[str, ...], high: float = 3.0) -> None:
-    """Ticks at round values of z, wherever the frame puts them, on one axis or both."""
-    even = np.array(MaxNLocator(**TICKING).tick_values(-high, high))
-    ticks = np.array(_QUANTILES) if kind == "quantile" else even[np.abs(even) <= high]
+def latent_axes(
+    axes, kind: Kind, names: tuple[str, ...], high: float = 3.0, wide: bool = True
+) -> None:
+    """Ticks at round values of z, wherever the frame puts them, on one axis or both; in a panel
+    that is not `wide`, three of them.
+    """
+    locator = MaxNLocator(**TICKING) if wide else MaxNLocator(2, steps=(1, 2, 5, 10))
+    even = np.array(locator.tick_values(-high, high))
+    quantiles = np.array(_QUANTILES if wide else (-1, 0, 1))
+    ticks = quantiles if kind == "quantile" else even[np.abs(even) <= high]
     for axis, _ in zip((axes.xaxis, axes.yaxis), names, strict=False):
         axis.set_ticks(framed(ticks, kind), [f"{z:g}".replace("-", "−") for z in ticks])
-    name_axes(axes, names)
+    spaced = " (spaced by Φ, the prior's CDF)" if kind == "quantile" and wide else ""
+    name_axes(axes, (names[0] + spaced, *names[1:]))
     # Beside the short tick 0 in the middle there is room for names such as z₁₉; beyond the longest
     # tick there is not.
     axes.yaxis.set_label_coords(-40 / axes.bbox.width, 0.5)
@@ -246,7 +277,7 @@ def encodings(
                 *framed(points, kind).T, s=size, color=colour, linewidths=0, rasterized=True
             )
         plane.set(xlim=extent(kind, high), ylim=extent(kind, high))
-        latent_axes(plane, kind, names, high)
+        latent_axes(plane, kind, names, high, wide=False)
     titles = ("input", "reconstruction", "draws of q(z|x)")
     for axes, text in zip(figure.axes, titles, strict=False):
         axes.set_title(text, **TITLE)

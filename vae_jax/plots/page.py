@@ -80,7 +80,7 @@ def picture(sheet: np.ndarray, target: int, margins: tuple, span=None) -> tuple[
     figure, axes = frame(round(scale * w), round(scale * h), margins)
     colours = np.broadcast_to(sheet, (h, w, 3))  # through a colour map a byte might change by one
     smooth = "none" if scale >= 1 else "antialiased"
-    extent = (*span, *span) if span else (0, w, 0, h)
+    extent = span or (0, w, 0, h)
     axes.imshow(colours, aspect="auto", extent=extent, interpolation=smooth)
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])

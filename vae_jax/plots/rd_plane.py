@@ -57,14 +57,26 @@ def draw(
             lines.append(discs(axes, dots, color=colour, **_DOT))
         solid.append(discs(axes, means, color=colour, **_DISC))
         lines += [tangent(axes, at[s], s.beta) for s in settings]
-    for settings in seed_means.grouped(at, ["beta", "learning_rate"]).values():
-        if len(settings) > 1:
-            lines.append(curve(axes, np.stack([at[s] for s in settings]), **_JOINT))
+    joints = seed_means.grouped(at, ["beta", "learning_rate"]).values()
+    joints = [settings for settings in joints if len(settings) > 1]
+    lines += [curve(axes, np.stack([at[s] for s in joint]), **_JOINT) for joint in joints]
     if entropy is not None:
         label, edge = bound(axes, entropy)
         labels, lines = [label, *labels], [*lines, edge]
+    _explain(
+        axes, any(len(g) > 1 for g in seed_means.grouped(at, ["beta", "learning_rate"]).values())
+    )
     labels = _point_labels(at) + labels
     write(axes, labels, np.concatenate(solid), np.concatenate(lines))
+
+
+def _explain(axes: Axes, joined: bool) -> None:
+    """What the lines that have no label are, below the axis's name."""
+    said = "short lines: slope −1/β" + "; dotted: of one β" * joined
+    place: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": _TINY, "gid": "key"}
+    below = 6 / axes.figure.bbox.height
+    middle = np.mean(axes.get_position().intervalx)
+    axes.figure.text(float(middle), below, said, color="#555555", **place)
 
 
 def _point_labels(at: dict[Setting, np.ndarray]) -> list[Label]:

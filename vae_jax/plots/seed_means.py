@@ -39,7 +39,7 @@ class Mean(NamedTuple):
         return f"{self.value:.2f}{error}"
 
 
-_NAMES = {"latent_dim": "dim {:g}", "beta": "β = {:g}", "learning_rate": "lr = {:g}"}
+_NAMES = {"latent_dim": "{:g} latents", "beta": "β = {:g}", "learning_rate": "lr = {:g}"}
 
 
 def by_setting(rows: Sequence[Row]) -> dict[Setting, list[Row]]:
@@ -86,7 +86,7 @@ def grouped(settings: Iterable[Setting], names: Sequence[str]) -> dict[str, list
 
 
 def label(setting: Setting, names: Sequence[str]) -> str:
-    """Some fields of a setting in words: "dim 10, β = 4"."""
+    """Some fields of a setting in words: "10 latents, β = 4"."""
     return ", ".join(_NAMES[name].format(getattr(setting, name)) for name in names)
 
 

@@ -52,7 +52,7 @@ def rate_distortion(
     keyed = len(curves) > 1 and "beta" in varies
     right = 80 + round(_CHARACTER * max(map(len, curves))) if keyed else 20
     side = width - 104 - right
-    figure, axes = page.frame(side, round(min(0.8 * side, 640)), (104, 76, right, 46))
+    figure, axes = page.frame(side, round(min(0.8 * side, 640)), (104, 100, right, 46))
     axes.set_xlabel("distortion (nats per image)", fontsize=_NORMAL, labelpad=2)
     axes.set_ylabel("rate (nats per image)", fontsize=_NORMAL, labelpad=2)
     _note(figure, rows)
@@ -122,7 +122,7 @@ def _errors(
 
 def _all_units(axes: Axes, values: list[float]) -> None:
     """As many active units as there are, as far as the others leave room for that."""
-    dashed: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": "--", "zorder": 1}
+    dashed: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": "--", "zorder": 3}
     axes.plot(values, values, scaley=False, gid="all units", **dashed)
     axes.set_title("active units (dashed: all)", fontsize=_NORMAL, pad=4)
 
