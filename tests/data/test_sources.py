@@ -322,6 +322,34 @@ def write_amat(folder: Path, sizes=(40, 9, 7)) -> dict[str, np.ndarray]:
     return digits
 
 
+FOLDERS = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw", "kmnist": "KMNIST/raw"}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", FOLDERS)
+def test_torchvision_s_folders_are_known(tmp_path, name, zipped):
+    """--data_dir=the root that torchvision was given, or the folder it made there."""
+    written = write_idx_set(tmp_path / FOLDERS[name], 40, 9, seed=3, zipped=zipped)
+    for folder in (tmp_path, tmp_path / FOLDERS[name].split("/")[0]):
+        dataset = load(name, folder, validation_size=0)
+        np.testing.assert_array_equal(dataset.train.x[..., 0], written["train-images-idx3-ubyte"])
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("other", [True, False])
+def test_kaggle_s_names_are_known(tmp_path, nested, other):
+    """train-images.idx3-ubyte, and each file in a folder of its own name."""
+    written = write_idx_set(tmp_path / "as they were", 40, 9, seed=3, zipped=False)
+    for name in written:
+        new = name.replace("-idx", ".idx") if other else name
+        to = tmp_path / "archive" / (f"{new}/{new}" if nested else new)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "as they were" / name).rename(to)
+    dataset = load("mnist", tmp_path / "archive", validation_size=0)
+    np.testing.assert_array_equal(dataset.train.x[..., 0], written["train-images-idx3-ubyte"])
+    np.testing.assert_array_equal(dataset.test.y, written["t10k-labels-idx1-ubyte"])
+
+
 @pytest.mark.parametrize("form", ["amat", "packed"])
 @pytest.mark.parametrize("inside", ["", "binarized_mnist"])
 def test_binarized_mnist_has_its_own_splits(tmp_path, form, inside):

@@ -62,9 +62,18 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def find(folder: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Those of the files that are in the folder, gzipped or not: name -> path."""
-    paths = ((name, folder / (name + end)) for name in names for end in (".gz", ""))
-    return {name: path for name, path in paths if path.is_file()}
+    """Those of the files that are in the folder, gzipped or not: name -> path.
+
+    Kaggle has train-images.idx3-ubyte, or each file in a folder of its own name.
+    """
+    found = {}
+    for name in names:
+        other = name.replace("-idx", ".idx")
+        stems = (name, other, f"{name}/{name}", f"{other}/{other}")
+        paths = (folder / (stem + end) for stem in stems for end in (".gz", ""))
+        if path := next(filter(Path.is_file, paths), None):
+            found[name] = path
+    return found
 
 
 def download(

@@ -29,9 +29,15 @@ class Table(NamedTuple):
     factors: tuple[tuple[str, int], ...] = ()
 
 
+TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+
+
 def local(name: str, data_dir: Path, names: tuple[str, ...]) -> tuple[dict[str, Path], str]:
-    """The original files in the folder of the data set's name or the one above, or nothing."""
-    for folder in (data_dir / name, data_dir):
+    """The original files in the folder of the data set's name, the one above, or where torchvision
+    keeps them; or nothing.
+    """
+    raw = Path(TORCHVISION.get(name, name)) / "raw"
+    for folder in (data_dir / name, data_dir, data_dir / raw, data_dir / raw.name):
         files = download.find(folder, names)
         if len(files) == len(names):
             return files, f"{folder}, original files"
