@@ -85,7 +85,7 @@ class PlotConfig:
         "", "which latents, z1 is 1, such as 1,5; empty: those whose means vary most",
         parse=counted(1),
     )  # fmt: skip
-    digits: str = setting("", "only test images of these labels, such as 3,8", parse=counted(0))
+    digits: str = setting("", "only test images of these labels, by name, such as 3,8")
     images: str = setting(
         "", "which test images, the first is 0: to reconstruct, to interpolate between, to start "
         "traversals from, to show the posterior of; empty: the first, or the most ambiguous",
@@ -150,7 +150,7 @@ def look(run: runs.Run, settings: PlotConfig) -> Scene:
         n=settings.n,
         high=settings.range,
         axes=tuple(axis - 1 for axis in counted(1)(settings.axes)),
-        digits=counted(0)(settings.digits),
+        digits=listed(settings.digits),
         images=counted(0)(settings.images),
         seed=settings.seed,
         temperatures=warm(settings.temperatures),

@@ -146,7 +146,7 @@ def samples(s: Scene) -> Figure:
     if s.settings["model"]["condition"] != "label":
         return plots.samples(images)
     rows = images.reshape(-1, SIDE, *images.shape[1:])
-    return plots.rows({f"label {label}": row for label, row in enumerate(rows)})
+    return plots.rows(dict(zip(s.run.classes, rows, strict=False)))
 
 
 def reconstructions(s: Scene) -> Figure:
@@ -156,7 +156,7 @@ def reconstructions(s: Scene) -> Figure:
 
 
 def latents(s: Scene) -> Figure:
-    return posterior_means(s, s.means, s.split.y)
+    return posterior_means(s, s.means, s.labels)
 
 
 def training_latents(s: Scene) -> Figure:
@@ -164,8 +164,9 @@ def training_latents(s: Scene) -> Figure:
     x, y, _ = s.dataset.train
     seed = s.settings["data"]["data_seed"]
     x = fixed_draws.draw_once(x, seed, "train") if s.dataset.binarisation == "dynamic" else x
-    batch = s.run.split(x, y, jax.random.key(seed))
-    return posterior_means(s, evaluation.posterior_means(s.run.vae, s.run.params, batch), y)
+    batch = s.run.split(x, s.named(y), jax.random.key(seed))
+    means = evaluation.posterior_means(s.run.vae, s.run.params, batch)
+    return posterior_means(s, means, s.named(y))
 
 
 def posterior_means(s: Scene, means: np.ndarray, labels: np.ndarray) -> Figure:
@@ -279,7 +280,7 @@ def posterior(s: Scene) -> Figure:
     covariance = np.asarray(jax.vmap(lambda q: q.covariance)(q)[0])[np.ix_(units, units)]
     mean = np.asarray(q.mean)[0, units]
     how: dict[str, Any] = {"kind": s.kind, "high": s.high, "names": names(units)}
-    return plots.posterior(s.means[:, units], s.split.y, mean, covariance, shown, **how)
+    return plots.posterior(s.means[:, units], s.labels, mean, covariance, shown, **how)
 
 
 class Entry(NamedTuple):

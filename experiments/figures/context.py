@@ -32,7 +32,7 @@ class Scene:
     n: int = 20
     high: float = 3.0
     axes: tuple[int, ...] = ()
-    digits: tuple[int, ...] = ()
+    digits: tuple[str, ...] = ()
     images: tuple[int, ...] = ()
     seed: int = 0
     temperatures: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -48,15 +48,27 @@ class Scene:
         test = self.dataset.test
         if not self.digits:
             return test
-        if not np.isin(self.digits, test.y).all():
-            known, got = (", ".join(map(str, some)) for some in (np.unique(test.y), self.digits))
+        names = self.named(test.y)
+        if not {*self.digits} <= {*map(str, names)}:
+            known, got = ", ".join(map(str, np.unique(names))), ", ".join(self.digits)
             raise UserError(f"digits must be labels of the test set: {known}; got {got}")
-        return select(test, np.flatnonzero(np.isin(test.y, self.digits)))
+        return select(test, np.flatnonzero(np.isin(names.astype(str), self.digits)))
+
+    def named(self, y: np.ndarray) -> np.ndarray:
+        """What the labels are called: numbers where all of them are."""
+        names = np.asarray(self.run.classes)
+        whole = all(name.removeprefix("-").isdecimal() for name in self.run.classes)
+        return (names.astype(np.int64) if whole else names)[y] if len(y) else y
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of the test set, by name."""
+        return self.named(self.split.y)
 
     @functools.cached_property
     def test(self) -> Batch:
         key = jax.random.key(self.settings["data"]["data_seed"])
-        return self.run.split(self.split.x, self.split.y, key)
+        return self.run.split(self.split.x, self.labels, key)
 
     @functools.cached_property
     def means(self) -> np.ndarray:

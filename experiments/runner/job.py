@@ -92,6 +92,13 @@ def _check_size(vae: VAE) -> None:
         )
 
 
+def _check_classes(config: Config, dataset: data.Dataset) -> None:
+    """UserError where labels are no classes: another for nearly every image."""
+    n, k = len(dataset.train.x), dataset.num_classes
+    if config.model.condition == "label" and k > max(n // 2, 2):
+        raise UserError(f"condition label needs labels that are classes; got {k:,} of {n:,} images")
+
+
 def targets(dataset: data.Dataset, condition: Condition, count: int) -> np.ndarray:
     """Some of the training data's targets, spread evenly over them: float [count, *x]."""
     n = len(dataset.train.x)
@@ -139,6 +146,7 @@ def assemble(config: Config, dataset: data.Dataset | None = None) -> Job:
     """
     dataset = data.load(config.data) if dataset is None else dataset
     domains.check(config.model.likelihood, dataset.train.x)
+    _check_classes(config, dataset)
     condition = conditions.make(config.model.condition, dataset.x_shape, dataset.num_classes)
     x_mean, _ = condition.split(jax.random.key(0), dataset.x_mean, np.zeros((), np.int32))
     examples = functools.partial(targets, dataset, condition)

@@ -51,6 +51,7 @@ class Dataset(NamedTuple):
     binarisation: str = "none"
     fallback: str = ""
     factors: tuple[tuple[str, int], ...] = ()
+    own_names: tuple[str, ...] = ()  # of the classes, where they are not called 0, 1, …
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -60,7 +61,13 @@ class Dataset(NamedTuple):
     @property
     def num_classes(self) -> int:
         """How many classes the labels name; 0 where there are no labels."""
-        return int(max(max(split.y, default=-1) for split in self[2:5])) + 1
+        most = int(max(max(split.y, default=-1) for split in self[2:5])) + 1
+        return max(most, len(self.own_names))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the labels are called, in the order of their indices in the splits."""
+        return self.own_names or tuple(map(str, range(self.num_classes)))
 
     @property
     def x_mean(self) -> np.ndarray:
@@ -99,7 +106,10 @@ def _finish(table: Table, config: "DataConfig") -> Dataset:
         splits[which] = _fixed(split, binarisation, config.data_seed, which)
     if binarisation == "dynamic" and _blockwise(lambda x: ((x == 0) | (x == 255)).all(), train.x):
         binarisation = "none"
-    return Dataset(table.name, source, **splits, binarisation=binarisation, factors=table.factors)
+    return Dataset(
+        table.name, source, **splits, binarisation=binarisation, factors=table.factors,
+        own_names=table.classes,
+    )  # fmt: skip
 
 
 def _binarisation(split: Split, name: str, wanted: str) -> str:
@@ -161,10 +171,11 @@ def from_arrays(
 ) -> Dataset:
     """A data set of your own images [n, height, width] or [n, height, width, channels].
 
-    Images are uint8 (0 to 255), floats in [0, 1], rounded to the nearest of the 256 levels, or
-    bool. Labels are whole numbers [n]. Without `x_test` a tenth of the images, drawn with
-    `data_seed`, is held out as the test set. The other settings are those of `DataConfig`. Raises
-    DataError on images and labels that are none of these.
+    Images are whole numbers 0 to 255, floats in [0, 1], rounded to the nearest of the 256 levels,
+    or bool. Labels are whole numbers or texts [n], and the classes are those that occur. Without
+    `x_test` a tenth of the images, drawn with `data_seed`, is held out as the test set. The other
+    settings are those of `DataConfig`. Raises DataError on images and labels that are none of
+    these.
     """
     config = DataConfig(
         data_seed=data_seed, validation_size=validation_size, binarisation=binarisation

@@ -19,6 +19,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "fallback": dataset.fallback,
         "x_shape": list(dataset.x_shape),
         "num_classes": dataset.num_classes,
+        "classes": list(dataset.own_names),
         "images": {name: len(split.x) for name, split in splits.items()},
         "sha256": _digest(split.x for split in splits.values()),
         "labels_sha256": _digest(a for split in splits.values() for a in split[1:]),
@@ -37,7 +38,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     found = []
     if before["sha256"] != now["sha256"]:
         found.append("the images are not the ones it was trained on")
-    if before["labels_sha256"] != now["labels_sha256"]:
+    names = before.get("classes", []), now["classes"]
+    if before["labels_sha256"] != now["labels_sha256"] or names[0] != names[1]:
         found.append("the labels are not the ones it was trained on")
     return found
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from vae_jax.data import arc, download, formats, sprites
 from vae_jax.data.fixed_draws import hold_out, uniform
-from vae_jax.data.split import DataError, Split, as_split
+from vae_jax.data.split import DataError, Split, as_split, coded
 from vae_jax.files import replacing
 
 
 class Table(NamedTuple):
     """A data set before anything is held out or drawn; valid and test are None where its files
     have no such split. factors: name -> number of values, for the columns of `Split.factors`.
+    classes: what the labels are called, where they are not called 0, 1, ….
     """
 
     name: str
@@ -27,6 +28,7 @@ class Table(NamedTuple):
     valid: Split | None = None
     test: Split | None = None
     factors: tuple[tuple[str, int], ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -272,7 +274,8 @@ def arrays(name: str, source: str, given: dict[str, Any], where: str = "") -> Ta
             raise DataError(f"{where}y_{split} goes with x_{split} and y_train: {both}")
         if split == "train" or x is not None:
             splits[split] = as_split(x, y, split, where)
-    return Table(name, source, **splits)
+    splits, classes = coded(splits)
+    return Table(name, source, **splits, classes=classes)
 
 
 def _npz(dataset: str) -> Table:

@@ -39,7 +39,9 @@ def first_line(error: Exception) -> str:
 
 
 def as_split(x: Any, y: Any, which: str, where: str = "") -> Split:
-    """Images and labels (or None) as a split, checked. `which` and `where` are for the message."""
+    """Images and labels (or None), checked, the labels as they are: see `coded`. `which` and
+    `where` are for the message.
+    """
     x = as_images(np.asarray(as_array(x, f"{where}x_{which}")), f"{where}x_{which}")
     return Split(x) if y is None else Split(x, as_labels(y, len(x), f"{where}y_{which}"))
 
@@ -64,16 +66,36 @@ def is_floating(x: Any) -> bool:
 
 
 def as_labels(y: Any, size: int, what: str) -> np.ndarray:
-    y = as_array(y, what)
+    """Labels [size] as whole numbers of any size, or as texts. DataError on all others."""
+    y = np.asarray(as_array(y, what))
     if y.shape == (size, 1):  # as some archives of CIFAR hold them
         y = y[:, 0]
     if y.shape != (size,):
         raise DataError(f"{what} must hold {size} labels, as many as x; got shape {list(y.shape)}")
-    whole = y.dtype.kind in "iu"
-    if not whole or y.min() < 0 or y.max() >= 2**31:
-        got = f"{y.min()} to {y.max()}" if whole else f"dtype {y.dtype}"
-        raise DataError(f"{what} must be whole numbers from 0 to 2³¹−1; got {got}")
-    return y.astype(np.int32)
+    if y.dtype.kind not in "iubUS":
+        raise DataError(f"{what} must be whole numbers or texts; got dtype {y.dtype}")
+    return np.char.decode(y, "utf-8", "replace") if y.dtype.kind == "S" else y
+
+
+def class_names(y: np.ndarray) -> np.ndarray:
+    """What each label is called: "3" for 3."""
+    return y if y.dtype.kind == "U" else (y.astype(np.int64) if y.dtype == bool else y).astype(str)
+
+
+def coded(splits: dict[str, Split]) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Splits whose labels are indices of the classes that occur, in their order, and the names of
+    these; () where the labels are 0 to k − 1 already.
+    """
+    labels = [split.y for split in splits.values() if len(split.y)]
+    if len({y.dtype.kind == "U" for y in labels}) > 1:
+        raise DataError("labels must be whole numbers or texts in all splits alike")
+    known = np.unique(np.concatenate(labels)) if labels else np.zeros(0, int)
+    if known.dtype.kind != "U" and np.array_equal(known, np.arange(len(known))):
+        names: tuple[str, ...] = ()
+    else:
+        names = tuple(class_names(known).tolist())
+    return {which: split._replace(y=np.searchsorted(known, split.y).astype(np.int32))
+            if len(split.y) else split for which, split in splits.items()}, names  # fmt: skip
 
 
 def as_pixels(x: Any, what: str) -> Any:

@@ -11,7 +11,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Shaped
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -97,7 +97,7 @@ def manifold(
 
 def latents(
     means: Float[np.ndarray, "N latent_dim"],
-    labels: Num[np.ndarray, "labels"],
+    labels: Shaped[np.ndarray, "labels"],
     *,
     kind: Kind = "quantile",
     high: float = 3.0,
@@ -153,7 +153,7 @@ def _line(left, right, points, labels, edges) -> None:
             count = np.histogram(z[labels == k], edges)[0]
             height = 0.9 * count / max(count.max(), 1)
             left.stairs(i + height, edges, baseline=i, fill=True, color=PALETTE[i])
-        left.set_yticks(range(len(classes)), [f"{k:g}" for k in classes])
+        left.set_yticks(range(len(classes)), [called(k) for k in classes])
         left.set_title("each label to its own height", **TITLE)
     else:
         height = labels if len(labels) else np.arange(len(z))
@@ -178,9 +178,10 @@ def dots(axes, points, labels) -> None:
     if len(PALETTE) < len(classes) <= len(PALETTE) * len(MARKS):
         _marked(axes, points[order], classes, codes[order], 1.5 * size)
         return
-    few = len(classes) <= len(PALETTE)
+    few, texts = len(classes) <= len(PALETTE), labels.dtype.kind == "U"
+    values = (codes if few or texts else labels)[order]
     colours = {"cmap": ListedColormap(PALETTE[: len(classes)]) if few else "viridis", "alpha": 0.7}
-    dots = axes.scatter(*points[order].T, s=size, c=(codes if few else labels)[order], **colours)
+    dots = axes.scatter(*points[order].T, s=size, c=values, **colours)
     dots.set(linewidths=0, rasterized=True)  # a PDF of so many vectors would be slow
     if not few:
         corners = axes.get_position().extents * np.tile(axes.figure.bbox.size, 2)
@@ -191,7 +192,12 @@ def dots(axes, points, labels) -> None:
         marks, _ = dots.legend_elements(num=None, size=4, markeredgewidth=0, alpha=1)
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.995), "ncols": len(classes)}
         tight = {"handletextpad": 0, "columnspacing": 0.6, "handlelength": 1.2, "borderpad": 0}
-        axes.legend(marks, [f"{k:g}" for k in classes], **place, **tight, **KEY)
+        axes.legend(marks, [called(k) for k in classes], **place, **tight, **KEY)
+
+
+def called(label: Any) -> str:
+    """A class by its name, or by its number."""
+    return str(label) if isinstance(label, str) else f"{label:g}"
 
 
 def _marked(axes, points, classes, codes, size) -> None:
@@ -201,7 +207,7 @@ def _marked(axes, points, classes, codes, size) -> None:
         mark = MARKS[k // len(PALETTE)]
         own = points[codes == k]
         axes.scatter(*own.T, s=size, marker=mark, linewidths=0, rasterized=True,
-                     label=f"{name:g}", **style)  # fmt: skip
+                     label=called(name), **style)  # fmt: skip
     across = math.ceil(len(classes) / 2)
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.995), "ncols": across}
     tight = {"handletextpad": 0, "columnspacing": 0.3, "handlelength": 0.9, "borderpad": 0}

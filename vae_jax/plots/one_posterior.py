@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Shaped
 from matplotlib.figure import Figure
 
 from vae_jax.plots.latent_plane import (
@@ -24,7 +24,7 @@ from vae_jax.plots.page import DPI, PAGE, TITLE, Images, axes_at, strip
 
 def posterior(
     means: Float[np.ndarray, "N 2"],
-    labels: Num[np.ndarray, "labels"],
+    labels: Shaped[np.ndarray, "labels"],
     mean: Float[np.ndarray, "2"],
     covariance: Float[np.ndarray, "2 2"],
     images: Mapping[str, Images],

@@ -145,6 +145,9 @@ def _check_data(dataset: dict[str, Any], where: Path) -> None:
     whole = isinstance(shape, list) and len(shape) in (1, 3) and all(type(n) is int for n in shape)
     _expect(whole and min(shape) >= 1 and math.prod(shape) <= _PIXELS, where)
     _expect(type(classes) is int and 0 <= classes <= _CLASSES, where)
+    names: Any = dataset.get("classes", [])
+    texts = isinstance(names, list) and all(isinstance(n, str) for n in names)
+    _expect(texts and len(names) in (0, classes) and len({*names}) == len(names), where)
 
 
 def _expect(right: Any, where: Path) -> None:

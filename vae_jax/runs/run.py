@@ -22,6 +22,7 @@ from vae_jax.data.split import (
     as_labels,
     as_pixels,
     as_points,
+    class_names,
     is_floating,
     of_shape,
 )
@@ -81,12 +82,39 @@ class Run:
         x = as_examples(images, self.x_shape, "images")
         if self.condition.c_shape == (0,):
             return unconditional(x)
-        y = np.zeros(0, np.int32) if labels is None else as_labels(labels, len(x), "labels")
+        y = np.zeros(0, np.int32)
         if self.config["settings"]["model"]["condition"] == "label":
-            classes = self.condition.c_shape[0]
-            if len(y) != len(x) or max(y, default=0) >= classes:
-                raise UserError(f"labels must be {len(x)} whole numbers from 0 to {classes - 1}")
+            if labels is None:
+                raise UserError(f"labels must be {len(x)}, each one of {self._known()}; got none")
+            y = self._codes(labels, len(x))
         return held_out(self.condition, jax.random.key(0) if key is None else key, Split(x, y))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the labels of the data that it was made with are called."""
+        dataset = self.config["dataset"]
+        names = dataset.get("classes") or map(str, range(dataset.get("num_classes", 0)))
+        return tuple(names)
+
+    def _known(self) -> str:
+        shown = ", ".join(self.classes[:20])
+        return shown + ", …" * (len(self.classes) > 20)
+
+    def _codes(self, labels: Any, n: int) -> np.ndarray:
+        """The indices of n labels, by their names; UserError where one is unknown."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        named = class_names(as_labels(labels, n, "labels")).tolist()
+        unknown = [name for name in named if name not in index]
+        if unknown:
+            raise UserError(f"labels must be some of {self._known()}; got {unknown[0]!r}")
+        return np.array([index[name] for name in named], np.int32)
+
+    def given_label(self, label: Any, n: int = 1) -> Any:
+        """c of one label, n times, or of n labels, for a model of p(x|label)."""
+        if self.config["settings"]["model"]["condition"] != "label":
+            raise UserError("label is for a run with --condition=label; this one has none")
+        codes = self._codes(np.broadcast_to(np.asarray(label), (n,)), n)
+        return jnp.asarray(np.eye(len(self.classes), dtype=np.float32)[codes])
 
     def merge(self, x: Any, c: Any = None) -> Any:
         """Images [n, *x_shape] of targets and what is given."""
@@ -139,17 +167,19 @@ class Run:
         n = len(jax.tree.leaves(z)[0])
         return _batched(_mean, self.vae.likelihood, self.params, z, self._given(c, n))
 
-    def sample(self, key: Key, n: int, c: Any = None, temperature: float = 1.0) -> Any:
+    def sample(
+        self, key: Key, n: int, c: Any = None, temperature: float = 1.0, label: Any = None
+    ) -> Any:
         """E[x|z,c] for n latents z drawn from the prior p(z|c), [n, …] in [0, 1].
 
         temperature T: z = m + T·(z′ − m) for z′ ~ p(z|c) with mean m, so that T scales the standard
         deviation of a Gaussian prior (Kingma & Dhariwal 2018, §6), in a hierarchy that of each
         layer given those above. 0 is the prior's mean, 1 the prior itself; the same key gives the
-        same z′ at every T.
+        same z′ at every T. label: in place of c, of a model of p(x|label), one or n by name.
         """
         if n < 1:
             raise UserError(f"n must be at least 1; got {n}")
-        c = self._given(c, n)
+        c = self._given(c if label is None else self.given_label(label, n), n)
         keys = jax.random.split(key, n)
         scale = None if temperature == 1 else temperature
         z = _latents(self.vae.prior, self.params, keys, c, scale)
