@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.distributions import Chain
-from vae_jax.models.posteriors import diagonal
+from vae_jax.models.posteriors import gaussian
 from vae_jax.models.standard import WithPrior
 from vae_jax.models.two_layer import Layers, initialised
 from vae_jax.models.vae import VAE, Draw, rate
@@ -95,9 +95,9 @@ class HVAE(WithPrior, Layers):
         dense, joint = mlp(self.widths[0], self.style), branches(self.widths[1], self.style)
         pixels = of_both(joint, upper, lower)
         return top_down(
-            diagonal(dense.encoder([shapes.x, shapes.c], (2, *upper)), self.bound),
-            diagonal(joint.encoder([shapes.x, upper, shapes.c], (2, *lower)), self.bound),
+            gaussian(dense.encoder([shapes.x, shapes.c], (2, *upper)), self.bound),
+            gaussian(joint.encoder([shapes.x, upper, shapes.c], (2, *lower)), self.bound),
             build(chosen(self, "prior"), shapes._replace(z=upper), dense),
-            diagonal(dense.decoder([upper, shapes.c], (2, *lower)), self.bound),
+            gaussian(dense.decoder([upper, shapes.c], (2, *lower)), self.bound),
             build(chosen(self, "likelihood"), shapes, pixels),
         )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.distributions import Chain
-from vae_jax.models.posteriors import diagonal
+from vae_jax.models.posteriors import gaussian
 from vae_jax.models.priors import standard
 from vae_jax.models.scales import Bounded
 from vae_jax.models.standard import WithLikelihood
@@ -143,9 +143,9 @@ class TwoLayer(Layers):
         upper, lower = ((size,) for size in self.latents)
         narrow, wide = (mlp(widths, self.style) for widths in self.widths)
         return bottom_up(
-            diagonal(wide.encoder([shapes.x, shapes.c], (2, *lower)), self.bound),
-            diagonal(narrow.encoder([lower], (2, *upper)), self.bound),
-            diagonal(narrow.decoder([upper], (2, *lower)), self.bound),
+            gaussian(wide.encoder([shapes.x, shapes.c], (2, *lower)), self.bound),
+            gaussian(narrow.encoder([lower], (2, *upper)), self.bound),
+            gaussian(narrow.decoder([upper], (2, *lower)), self.bound),
             build(chosen(self, "likelihood"), shapes._replace(z=lower), wide),
             upper,
         )

@@ -79,7 +79,7 @@ def group_rates(rates: Sequence[float], shapes: Sequence[Sequence[int]]) -> Figu
     axes.set_xlim(0.4, len(rates) + 0.6)
     axes.set_xlabel("group, from the top", fontsize=SMALL)
     axes.set_ylabel("rate, nats", fontsize=SMALL)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=SMALL, frameon=False)
     return figure
 
