@@ -64,6 +64,7 @@ SHORTER = (
     Shorter("experiments.run", "--preset", SMALL, slow=True),
     Shorter("experiments.run", "--model=two_layer", STEPS, slow=True),
     Shorter("experiments.run", "--model=hvae", STEPS, slow=True),
+    Shorter("experiments.run", "--model=conv_hvae", STEPS, slow=True),
     Shorter("experiments.run", "--model=ladder", STEPS, slow=True),
     Shorter("experiments.run", "--likelihood_scale", SMALL, slow=True),
     Shorter("experiments.run", "--dataset=mnist", SMALL, slow=True),

@@ -97,12 +97,13 @@ class Layers(Bounded, WithLikelihood, Arithmetic):
     """What models of two layers have in common."""
 
     layer_latents: str = setting(
-        "auto", "latents of two layers, from the top down; auto: two_layer 50-100, hvae 40-40",
+        "auto", "latents of two layers, from the top down; auto: two_layer 50-100, hvae, "
+        "conv_hvae 40-40",
         parse=lambda text: text == "auto" or parse_latents(text),
     )  # fmt: skip
     layer_widths: str = setting(
         "auto", "hidden widths of their nets, the upper layer's first; auto: two_layer "
-        "100-100,200-200, hvae 300-300,300-300",
+        "100-100,200-200, hvae, conv_hvae 300-300,300-300",
         parse=lambda text: text == "auto" or parse_layers(text),
     )  # fmt: skip
     published: ClassVar[tuple[str, str]]  # latents and widths
