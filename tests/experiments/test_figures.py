@@ -79,6 +79,8 @@ def test_everything_from_a_directory(directory, tmp_path, capsys):
         "reconstructed",
         "decoder",
         "decoded",
+        "rates",
+        "levels",
     }
     assert {p.suffix for p in folder.iterdir()} == {".svg"}
     shown = capsys.readouterr().out.split()

@@ -41,8 +41,8 @@ class ModelConfig:
         MODELS,
         "standard: one layer of latents, of the parts below; doersch: the nets of "
         "cdoersch/vae_tutorial; two_layer: latents of latents, from the bottom up (Burda et al. "
-        "2016); hvae, conv_hvae: from the top down (Tomczak & Welling 2018); ladder: many groups of "
-        "them along one path, dense or convolutional (after Child 2021)",
+        "2016); hvae, conv_hvae: from the top down (Tomczak & Welling 2018); ladder: many groups "
+        "of them along one path, dense or convolutional (after Child 2021)",
     )
 
     if TYPE_CHECKING:  # some of what the entries bring
