@@ -81,6 +81,8 @@ def test_everything_from_a_directory(directory, tmp_path, capsys):
         "decoded",
         "components",
         "pseudo_inputs",
+        "rates",
+        "levels",
     }
     assert {p.suffix for p in folder.iterdir()} == {".svg"}
     shown = capsys.readouterr().out.split()

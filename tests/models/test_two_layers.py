@@ -186,6 +186,40 @@ def test_draw_is_the_composition_of_the_three(name, settings, condition):
     assert jax.tree.structure(p.sample(KEY)) == jax.tree.structure(z)
 
 
+def test_conv_hvae_is_the_same_of_convolutions():
+    """The composition of its three, what a likelihood of many channels asks of it, and its size as
+    published: 7 × 7 × 6 = 294 numbers of a digit, joined with as many of z₂.
+    """
+    vae, params = small("conv_hvae", (5,), likelihood="logistic_mixture")
+    c = jnp.ones(5)
+    draw = jax.jit(vae.draw)(params, KEY, X[0], c)
+    z, log_q = vae.posterior(params, X[0], c).sample_and_log_prob(KEY)
+    expected = (
+        log_q,
+        vae.prior(params, c).log_prob(z),
+        vae.likelihood(params, z, c).log_prob(X[0]),
+    )
+    ours = (draw.log_posterior, draw.log_prior, draw.log_likelihood)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+    def gated(*sizes):
+        return 2 * sum(a * b + b for a, b in itertools.pairwise(sizes))
+
+    def convolutions(*layers):
+        return 2 * sum(k * k * a * b + b for k, a, b in layers)
+
+    vae = models.build(ModelConfig(model="conv_hvae"), (28, 28, 1))
+    top = convolutions((7, 1, 32), (3, 32, 32), (5, 32, 64), (3, 64, 64), (3, 64, 6))
+    low = convolutions((3, 1, 32), (3, 32, 32), (3, 32, 64), (3, 64, 64), (3, 64, 6))
+    out = 300 * 80 + 80
+    assert models.count_parameters(vae) == {
+        "posterior": top + 294 * 80 + 80 + low + gated(40, 294) + gated(588, 300) + out,
+        "prior": gated(40, 300, 300) + out,
+        "likelihood": 2 * gated(40, 300) + gated(600, 784)
+        + convolutions((3, 1, 64), *[(3, 64, 64)] * 3) + 64 + 1,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_condition_reaches_every_part(name):
     """A posterior, a likelihood and, top down, a prior of each c."""

@@ -64,6 +64,8 @@ SHORTER = (
     Shorter("experiments.run", "--preset", SMALL, slow=True),
     Shorter("experiments.run", "--model=two_layer", STEPS, slow=True),
     Shorter("experiments.run", "--model=hvae", STEPS, slow=True),
+    Shorter("experiments.run", "--model=conv_hvae", STEPS, slow=True),
+    Shorter("experiments.run", "--groups=2x7", f"{STEPS} --groups=1x2-1x4", slow=True),
     Shorter("experiments.run", "--model=ladder", STEPS, slow=True),
     Shorter("experiments.run", "--likelihood_scale", SMALL, slow=True),
     Shorter("experiments.run", "--dataset=mnist", SMALL, slow=True),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vae_jax import settings
 from vae_jax.data.conditions import CONDITIONS
 from vae_jax.models.doersch import Doersch
-from vae_jax.models.hvae import HVAE
+from vae_jax.models.hvae import HVAE, ConvHVAE
 from vae_jax.models.ladder import Ladder
 from vae_jax.models.standard import Standard
 from vae_jax.models.two_layer import TwoLayer
@@ -21,6 +21,7 @@ MODELS = {
     "doersch": Doersch,
     "two_layer": TwoLayer,
     "hvae": HVAE,
+    "conv_hvae": ConvHVAE,
     "ladder": Ladder,
 }
 
@@ -41,8 +42,8 @@ class ModelConfig:
         MODELS,
         "standard: one layer of latents, of the parts below; doersch: the nets of "
         "cdoersch/vae_tutorial; two_layer: latents of latents, from the bottom up (Burda et al. "
-        "2016); hvae: from the top down (Tomczak & Welling 2018); ladder: many groups of them "
-        "along one path, dense or convolutional (after Child 2021)",
+        "2016); hvae, conv_hvae: from the top down (Tomczak & Welling 2018); ladder: many groups "
+        "of them along one path, dense or convolutional (after Child 2021)",
     )
 
     if TYPE_CHECKING:  # some of what the entries bring

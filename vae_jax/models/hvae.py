@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.distributions import Chain
-from vae_jax.models.posteriors import diagonal
+from vae_jax.models.posteriors import gaussian
 from vae_jax.models.standard import WithPrior
 from vae_jax.models.two_layer import Layers, initialised
 from vae_jax.models.vae import VAE, Draw, rate
-from vae_jax.networks import Architecture, branches, mlp
+from vae_jax.networks import Architecture, branches, mlp, seen_and_drawn
 from vae_jax.settings import UserError, build, chosen
 from vae_jax.types import Array, Key, Net, Params, Shape, Shapes
 
@@ -88,16 +88,39 @@ class HVAE(WithPrior, Layers):
     initialiser = "he"
     auto_range = "-3,1"  # log variances in [−6, 2]
 
+    def architectures(self, shapes: Shapes) -> tuple[Architecture, Architecture]:
+        """Those of q(z₂|x), and of q(z₁|x,z₂) and p(x|z₁,z₂)."""
+        return mlp(self.widths[0], self.style), branches(self.widths[1], self.style)
+
     def build(self, shapes: Shapes) -> VAE:
         upper, lower = ((size,) for size in self.latents)
         if not self.widths[1]:
-            raise UserError("layer_widths of hvae's lower layer must be one number at least")
-        dense, joint = mlp(self.widths[0], self.style), branches(self.widths[1], self.style)
+            raise UserError("layer_widths of the lower layer must be one number at least")
+        dense, (top, joint) = mlp(self.widths[0], self.style), self.architectures(shapes)
         pixels = of_both(joint, upper, lower)
         return top_down(
-            diagonal(dense.encoder([shapes.x, shapes.c], (2, *upper)), self.bound),
-            diagonal(joint.encoder([shapes.x, upper, shapes.c], (2, *lower)), self.bound),
+            gaussian(top.encoder([shapes.x, shapes.c], (2, *upper)), self.bound),
+            gaussian(joint.encoder([shapes.x, upper, shapes.c], (2, *lower)), self.bound),
             build(chosen(self, "prior"), shapes._replace(z=upper), dense),
-            diagonal(dense.decoder([upper, shapes.c], (2, *lower)), self.bound),
+            gaussian(dense.decoder([upper, shapes.c], (2, *lower)), self.bound),
             build(chosen(self, "likelihood"), shapes, pixels),
+        )
+
+
+# kernel, channels, stride of the convolutions of q(z₂|x) and of q(z₁|x,z₂): to 7 × 7 × 6 of 28 × 28
+TOP = ((7, 32, 1), (3, 32, 2), (5, 64, 1), (3, 64, 2), (3, 6, 1))
+LOWER = tuple((3, channels, stride) for _, channels, stride in TOP)
+
+
+class ConvHVAE(HVAE):
+    """As published: gated convolutions next to the image, gated layers elsewhere."""
+
+    def architectures(self, shapes: Shapes) -> tuple[Architecture, Architecture]:
+        if len(shapes.x) != 3:
+            raise UserError(f"model conv_hvae needs images; got x of shape {shapes.x}")
+        branch, *joint = self.widths[1]
+        drawn = (64,) * 4
+        return (
+            seen_and_drawn(TOP, (), branch, drawn, self.style),
+            seen_and_drawn(LOWER, joint, branch, drawn, self.style),
         )

@@ -20,12 +20,22 @@ from vae_jax.types import Array, Net, Params, Shapes
 Bound = Callable[[Array], Array]
 
 
-def diagonal(net: Net, bound: Bound = unbounded) -> Net:
-    """N(μ(x), diag σ(x)²); the net's output [2, *z] is μ and log σ, the latter kept in `bound`."""
+def gaussian(net: Net, bound: Bound = unbounded) -> Net:
+    """N(μ, diag σ²) given anything; the net's output [2, *z] is μ and log σ, kept in `bound`."""
 
     def apply(params: Params, *inputs: Array) -> Normal:
         mean, log_scale = net.apply(params, *inputs)
         return Normal(mean, bound(log_scale))
+
+    return Net(net.init, apply)
+
+
+def diagonal(net: Net, bound: Bound = unbounded) -> Net:
+    """N(μ(x), diag σ(x)²); the net's output [2, *z] is μ and log σ, the latter kept in `bound`."""
+    given = gaussian(net, bound)
+
+    def apply(params: Params, x: Array, condition: Array) -> Normal:
+        return given.apply(params, x, condition)
 
     return Net(net.init, apply)
 

@@ -57,7 +57,7 @@ class Bounded:
         choices=BOUNDS,
     )
     log_scale_range: str = setting(
-        "auto", "smallest and largest log σ, joined by ','; auto: -10,10, hvae -3,1",
+        "auto", "smallest and largest log σ, joined by ','; auto: -10,10, hvae, conv_hvae -3,1",
         parse=lambda text: text == "auto" or parse_range(text),
     )  # fmt: skip
     auto_range: ClassVar[str] = RANGE

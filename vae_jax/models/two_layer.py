@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.distributions import Chain
-from vae_jax.models.posteriors import diagonal
+from vae_jax.models.posteriors import gaussian
 from vae_jax.models.priors import standard
 from vae_jax.models.scales import Bounded
 from vae_jax.models.standard import WithLikelihood
@@ -97,12 +97,13 @@ class Layers(Bounded, WithLikelihood, Arithmetic):
     """What models of two layers have in common."""
 
     layer_latents: str = setting(
-        "auto", "latents of two layers, from the top down; auto: two_layer 50-100, hvae 40-40",
+        "auto", "latents of two layers, from the top down; auto: two_layer 50-100, hvae, "
+        "conv_hvae 40-40",
         parse=lambda text: text == "auto" or parse_latents(text),
     )  # fmt: skip
     layer_widths: str = setting(
         "auto", "hidden widths of their nets, the upper layer's first; auto: two_layer "
-        "100-100,200-200, hvae 300-300,300-300",
+        "100-100,200-200, hvae, conv_hvae 300-300,300-300",
         parse=lambda text: text == "auto" or parse_layers(text),
     )  # fmt: skip
     published: ClassVar[tuple[str, str]]  # latents and widths
@@ -143,9 +144,9 @@ class TwoLayer(Layers):
         upper, lower = ((size,) for size in self.latents)
         narrow, wide = (mlp(widths, self.style) for widths in self.widths)
         return bottom_up(
-            diagonal(wide.encoder([shapes.x, shapes.c], (2, *lower)), self.bound),
-            diagonal(narrow.encoder([lower], (2, *upper)), self.bound),
-            diagonal(narrow.decoder([upper], (2, *lower)), self.bound),
+            gaussian(wide.encoder([shapes.x, shapes.c], (2, *lower)), self.bound),
+            gaussian(narrow.encoder([lower], (2, *upper)), self.bound),
+            gaussian(narrow.decoder([upper], (2, *lower)), self.bound),
             build(chosen(self, "likelihood"), shapes._replace(z=lower), wide),
             upper,
         )

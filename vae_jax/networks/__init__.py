@@ -13,6 +13,7 @@ from vae_jax.networks.architectures import (
     initialiser,
     mlp,
     parse_widths,
+    seen_and_drawn,
 )
 from vae_jax.networks.layers import Style
 
@@ -32,4 +33,5 @@ __all__ = [
     "initialiser",
     "mlp",
     "parse_widths",
+    "seen_and_drawn",
 ]

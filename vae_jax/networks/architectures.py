@@ -19,9 +19,11 @@ from vae_jax.networks.layers import (
     MLP,
     PLAIN,
     Branches,
+    DrawnImage,
     ImageDecoder,
     ImageEncoder,
     Initialiser,
+    SeenImage,
     Style,
     gated,
 )
@@ -73,6 +75,28 @@ def branches(widths: Sequence[int], style: Style = PLAIN) -> Architecture:
         shapes: Sequence[Shape], output: Shape, image: Shape = (), start: Array | None = None
     ) -> Net:
         return from_linen(Branches(first, tuple(others), output, style, start), shapes)
+
+    return Architecture(encoder, decoder)
+
+
+def seen_and_drawn(
+    layers: Sequence[tuple[int, int, int]],
+    widths: Sequence[int],
+    branch: int,
+    channels: Sequence[int],
+    style: Style = PLAIN,
+) -> Architecture:
+    """The convolutions of Tomczak & Welling (2018): `SeenImage` of the first input and the others,
+    `DrawnImage` of all.
+    """  # fmt: skip
+
+    def encoder(shapes: Sequence[Shape], output: Shape) -> Net:
+        return from_linen(SeenImage(tuple(layers), tuple(widths), output, style), shapes)
+
+    def decoder(
+        shapes: Sequence[Shape], output: Shape, image: Shape = (), start: Array | None = None
+    ) -> Net:
+        return from_linen(DrawnImage(branch, tuple(channels), output, image, style, start), shapes)
 
     return Architecture(encoder, decoder)
 

@@ -194,6 +194,58 @@ class Branches(nn.Module):
         return MLP(self.widths, self.output_shape, self.style, self.start)(*h)
 
 
+class SeenImage(nn.Module):
+    """Convolutions of an image, and a layer as wide as what they leave for each other input, then
+    dense layers over all of them joined (Tomczak & Welling 2018, their convHVAE).
+
+    layers: kernel, channels and stride of each convolution.
+    """
+
+    layers: Sequence[tuple[int, int, int]]
+    widths: Sequence[int]
+    output_shape: Shape
+    style: Style = PLAIN
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "h w c"], *others: Array) -> Array:
+        style, h = self.style, cast(x, self.style.dtype)
+        for kernel, channels, stride in self.layers:
+            h = activated(style, lambda: Convolution(channels, kernel, stride, style=style), h)
+        seen = [joined([other], style.dtype) for other in others if other.size]
+        branches = [activated(style, lambda: Dense(h.size, style), other) for other in seen]
+        return MLP(self.widths, self.output_shape, style)(h, *branches)
+
+
+class DrawnImage(nn.Module):
+    """A layer of `branch` units for each input, one over all of them that is an image, and 3 × 3
+    convolutions of it (Tomczak & Welling 2018, their convHVAE).
+    """
+
+    branch: int
+    channels: Sequence[int]
+    output_shape: Shape
+    image_shape: Shape
+    style: Style = PLAIN
+    start: Array | None = None
+
+    @nn.compact
+    def __call__(self, *inputs: Array) -> Array:
+        style = self.style
+        seen = [joined([x], style.dtype) for x in inputs if x.size]
+        h = [activated(style, lambda: Dense(self.branch, style), x) for x in seen]
+        first = math.prod(self.image_shape)
+        h = activated(style, lambda: Dense(first, style), jnp.concatenate(h))
+        h = h.reshape(self.image_shape)
+        for channels in self.channels:
+            h = activated(style, lambda: Convolution(channels, 3, style=style), h)
+        last = math.prod(self.output_shape) // math.prod(self.image_shape[:2])
+        y = Convolution(last, 1, use_bias=self.start is None, style=style)(h)
+        y = widened(arranged(y, self.output_shape, self.image_shape))
+        if self.start is None:
+            return y
+        return y + self.param("bias", constant(self.start), self.output_shape)
+
+
 class ImageEncoder(nn.Module):
     """Image -> stages that halve it (4 × 4 kernels, stride 2) -> dense layer -> output.
 
