@@ -63,7 +63,9 @@ def downloaded(
 def prepared(name: str, data_dir: Path) -> Table | None:
     if found := download.read_prepared(name, data_dir):
         splits, folder = found
-        return Table(name, f"{folder}, prepared by tensorflow-datasets", **splits, factors=())
+        return Table(
+            name, f"{folder}, prepared by tensorflow-datasets", **splits, factors=(), classes=()
+        )
     return None
 
 
@@ -128,7 +130,7 @@ def _binarized_mnist(data_dir: Path) -> Table:
         if path.is_file():
             packed = formats.read_npz(path, _AMAT)
             splits = {split: _unpacked(packed[split], f"{path}: {split}") for split in _AMAT}
-            return Table(name, str(path), **splits, factors=())
+            return Table(name, str(path), **splits, factors=(), classes=())
     files, source = local(name, data_dir, tuple(_AMAT.values()))
     if not files:
         if found := prepared(name, data_dir):
@@ -136,7 +138,7 @@ def _binarized_mnist(data_dir: Path) -> Table:
         files, source = downloaded(name, data_dir, tuple(_AMAT.values()))
     rows = {split: formats.read_amat(files[file], 784) for split, file in _AMAT.items()}
     splits = {split: _binary(x) for split, x in rows.items()}
-    return Table(name, source, **splits, factors=())
+    return Table(name, source, **splits, factors=(), classes=())
 
 
 def _unpacked(packed: np.ndarray, what: str) -> Split:
@@ -261,7 +263,7 @@ def _arc(data_seed: int) -> Table:
     """Points in the plane (see `arc`), real numbers without grey levels."""
     sizes = {"train": 64_000, "test": 10_000}
     splits = {s: Split(arc.arc(uniform((n, 3), data_seed, s))) for s, n in sizes.items()}
-    return Table("arc", f"drawn with data_seed {data_seed}", **splits, factors=())
+    return Table("arc", f"drawn with data_seed {data_seed}", **splits, factors=(), classes=())
 
 
 def arrays(name: str, source: str, given: dict[str, Any], where: str = "") -> Table:
@@ -275,7 +277,7 @@ def arrays(name: str, source: str, given: dict[str, Any], where: str = "") -> Ta
         if split == "train" or x is not None:
             splits[split] = as_split(x, y, split, where)
     splits, classes = coded(splits)
-    return Table(name, source, **splits, classes=classes)
+    return Table(name, source, **splits, factors=(), classes=classes)
 
 
 def _npz(dataset: str) -> Table:
@@ -291,7 +293,7 @@ def _npz(dataset: str) -> Table:
 def _catalogue(name: str, data_dir: Path) -> Table:
     splits, folder = download.catalogue(name, data_dir)
     source = f"{folder}, prepared by tensorflow-datasets"
-    return Table(name.replace("/", "-"), source, **splits, factors=())
+    return Table(name.replace("/", "-"), source, **splits, factors=(), classes=())
 
 
 DATASETS: dict[str, Callable[[Path], Table]] = {
