@@ -21,6 +21,7 @@ SHORTCUTS: dict[str, Values] = {
 PRESETS: dict[str, Values] = {
     # cdoersch/vae_tutorial (Doersch 2016): Caffe nets and solver. Its momentum is unset, so β₁ = 0.
     "doersch": {
+        "dataset": "mnist",
         "model": "doersch",
         "log_scale_bound": "none",
         "latent_dim": 30,
@@ -37,6 +38,7 @@ PRESETS: dict[str, Values] = {
     },
     # oduerr/dl_tutorial, tensorflow/vae/vae_demo.ipynb: 55,000 grey digits in the plane.
     "oduerr": {
+        "dataset": "mnist",
         "log_scale_bound": "none",
         "latent_dim": 2,
         "widths": "500-501",
@@ -83,6 +85,7 @@ PRESETS: dict[str, Values] = {
     # the loss at the start; here that means 0.01: the larger ones blow up in the first epoch. The
     # prior N(0, I) on weights is, in nats per image, an L2 of 1/60,000; 10⁸ images in all.
     "kingma": {
+        "dataset": "mnist",
         "log_scale_bound": "none",
         "latent_dim": 20,
         "widths": "500",
@@ -98,6 +101,7 @@ PRESETS: dict[str, Values] = {
     },
     # Burda, Grosse & Salakhutdinov (2016), §5 and yburda/iwae, one stochastic layer, k = 5.
     "iwae": {
+        "dataset": "mnist",
         "log_scale_bound": "none",
         "objective": "iwae",
         "num_samples": 5,

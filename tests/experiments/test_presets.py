@@ -13,6 +13,7 @@ from experiments.cli.presets import PRESETS, SHORTCUTS
 from experiments.runner.job import assemble
 from experiments.runner.report import header
 from tests.data_helpers import digits_like
+from vae_jax.data import download
 from vae_jax.models.vae import count_parameters
 from vae_jax.objectives.bounds import elbo
 from vae_jax.objectives.terms import KLWeights
@@ -27,6 +28,24 @@ def test_a_preset_is_its_flags(preset):
     """The same configuration, whether its values are given by name or one by one."""
     flags = [f"--{name}={value}" for name, value in PRESETS[preset].items()]
     assert parse([f"--preset={preset}"]) == parse(flags) != Config()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_names_its_data_and_takes_no_other_in_its_place(preset, tmp_path, monkeypatch):
+    """Without MNIST, doersch is an error that says the ways out, not sixty thousand steps of other
+    images.
+    """
+    monkeypatch.setattr(download, "reachable", lambda url: False)
+    flags = [f"--preset={preset}", f"--data_dir={tmp_path}"]
+    if preset == "oduerr_arc":  # drawn, not read
+        assert assemble(parse([*flags, "--batch_size=10"])).dataset.name == "arc"
+        return
+    with pytest.raises(
+        UserError, match="run once with a network, or use --dataset=digits"
+    ) as error:
+        assemble(parse(flags))
+    assert "\n" not in str(error.value)
+    assert assemble(parse([*flags, "--dataset=digits", "--batch_size=10"])).dataset.name == "digits"
 
 
 def test_what_is_given_wins_over_the_preset():
