@@ -1,12 +1,14 @@
 """KL weights and learning rates at the steps where they are known."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vae_jax.objectives.config import ObjectiveConfig, kl_weights
 from vae_jax.objectives.kl_schedules import KL_SCHEDULES
 from vae_jax.training.schedules import LEARNING_RATES
+from vae_jax.training.state import TrainConfig, make_optimiser
 
 
 def betas(steps, **settings):
@@ -74,3 +76,39 @@ def test_stages_of_burda():
     np.testing.assert_allclose([rate(s) for s in first], rates, rtol=1e-6)
     np.testing.assert_allclose([rate(s) for s in first[1:] - 1], rates[:-1], rtol=1e-6)
     assert LEARNING_RATES["iwae"](1e-3, 0, 328)(327) == rate(3279)  # in proportion
+
+
+# Optimisers
+
+
+def test_adam_norm_grad_is_its_formula():
+    """Each array's gradient over its norm, then Adam with ε beside √v, as in their code."""
+    config = TrainConfig(optimiser="adam_norm_grad", learning_rate=0.1, beta1=0.5, beta2=0.9)
+    optimiser = make_optimiser(config, 10)
+    params = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
+    state, m, v = optimiser.init(params), {"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.0}
+    for t in (1, 2, 3):
+        g = {"a": np.arange(3.0) + t, "b": np.full((2, 2), -100.0 * t)}
+        updates, state = optimiser.update(jax.tree.map(jnp.float32, g), state, params)
+        for name in g:
+            unit = g[name] / (np.linalg.norm(g[name]) + 1e-7)
+            m[name], v[name] = 0.5 * m[name] + 0.5 * unit, 0.9 * v[name] + 0.1 * unit**2
+            size = 0.1 * np.sqrt(1 - 0.9**t) / (1 - 0.5**t)
+            expected = -size * m[name] / (np.sqrt(v[name]) + 1e-8)
+            np.testing.assert_allclose(updates[name], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("huge", [1e3, np.inf])
+def test_a_step_of_a_huge_gradient_is_left_out(huge):
+    """As if it had not been: the next ones are those of a training without it."""
+    optimiser, plain = (make_optimiser(TrainConfig(skip=s), 10) for s in (10.0, 0.0))
+    params = jnp.zeros(2)
+    state, other = optimiser.init(params), plain.init(params)
+    for size in (1.0, huge, 2.0):
+        gradient = jnp.asarray([size, -size], jnp.float32)
+        updates, state = optimiser.update(gradient, state, params)
+        if size == huge:
+            np.testing.assert_array_equal(updates, 0.0)
+        else:
+            expected, other = plain.update(gradient, other, params)
+            np.testing.assert_array_equal(updates, expected)

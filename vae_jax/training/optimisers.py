@@ -41,6 +41,15 @@ def adam_hat(rate: Any, b1: float, b2: float, eps: float) -> optax.GradientTrans
     )
 
 
+def normalised() -> optax.GradientTransformation:
+    """Each array's gradient over its norm, g/(‖g‖ + 1e-7)."""
+
+    def one(g: Any) -> Any:
+        return g / (jnp.sqrt(jnp.sum(g**2)) + 1e-7)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(one, updates))
+
+
 # Entries: build(rate) -> optax's transformation; the rate is a number or a schedule
 
 
@@ -74,6 +83,15 @@ class AdamHat(Adam):
     make = staticmethod(adam_hat)
 
 
+class AdamNormGrad(Adam):
+    """Adam of gradients that have norm 1, array by array, as in the code of Tomczak & Welling
+    (2018), whose Adam is `adam_hat`.
+    """
+
+    def build(self, rate: Any) -> optax.GradientTransformation:
+        return optax.chain(normalised(), adam_hat(rate, self.beta1, self.beta2, self.epsilon))
+
+
 class AdamW(Adam):
     """Loshchilov & Hutter (2019)."""
 
@@ -103,6 +121,7 @@ class RMSprop(_Divides):
 OPTIMISERS = {
     "adam": Adam,
     "adam_hat": AdamHat,
+    "adam_norm_grad": AdamNormGrad,
     "adamw": AdamW,
     "adamax": Adamax,
     "adagrad": Adagrad,

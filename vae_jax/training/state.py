@@ -1,6 +1,7 @@
 """The state of a training, where it starts, and the optimiser that changes it."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,10 @@ class TrainConfig:
     epochs: int = setting(30, "passes over the training images", at_least=1)
     steps: int = setting(0, "training steps; 0 leaves it to epochs", unit="steps", at_least=0)
     optimiser: str = choice(
-        "adam", OPTIMISERS, "as in optax; adam_hat: as in Caffe and TensorFlow 1"
+        "adam",
+        OPTIMISERS,
+        "as in optax; adam_hat: as in Caffe and TensorFlow 1; adam_norm_grad: the same, of each "
+        "array's gradient over its norm",
     )
     learning_rate: float = setting(1e-3, "peak learning rate", above=0, at_most=1e3)
     l2: float = setting(
@@ -44,6 +48,9 @@ class TrainConfig:
         below=1,
     )
     clip: float = setting(0.0, "largest global norm of the gradient; 0 is off", at_least=0)
+    skip: float = setting(
+        0.0, "a step whose gradient has a larger global norm is left out; 0 is off", at_least=0
+    )
     early_stopping: int = setting(
         0, "end after so many evaluations in a row without a better validation loss, counted from "
         "the end of the KL warm-up on; 0 is off", unit="evaluations", at_least=0,
@@ -100,7 +107,17 @@ def make_optimiser(
     clip = optax.clip_by_global_norm(config.clip)
     l2 = optax.add_decayed_weights(config.l2, is_weight)
     before = [clip] * bool(config.clip) + [l2] * bool(config.l2)
-    return optax.chain(*before, optimiser) if before else optimiser
+    optimiser = optax.chain(*before, optimiser) if before else optimiser
+    return skipping(optimiser, config.skip) if config.skip else optimiser
+
+
+def skipping(optimiser: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
+    """The same, which leaves out a step whose gradient's global norm is larger (Child 2021): weights
+    and averages stay as they were.
+    """
+    large: Any = functools.partial(optax.skip_large_updates, max_squared_norm=norm**2)
+    several = optax.MultiSteps(optimiser, 1, should_skip_update_fn=large)
+    return several.gradient_transformation()
 
 
 def is_weight(params: Params) -> Any:
