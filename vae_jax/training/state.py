@@ -112,7 +112,7 @@ def make_optimiser(
 
 
 def skipping(optimiser: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
-    """The same, which leaves out a step whose gradient's global norm is larger (Child 2021): weights
+    """The same, without the steps whose gradient has a larger global norm (Child 2021): weights
     and averages stay as they were.
     """
     large: Any = functools.partial(optax.skip_large_updates, max_squared_norm=norm**2)
