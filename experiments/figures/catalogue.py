@@ -311,7 +311,7 @@ FIGURES: dict[str, Entry] = {
     "data": Entry(lacks_plane, always, data),
     "reconstructed": Entry(lacks_plane, always, reconstructed),
     "decoder": Entry(lacks_line, always, decoder),
-    "prior": Entry(needs(2), lambda s: whole(s) and priors.is_learned(s), priors.prior),
+    "prior": Entry(priors.lacks_plane, lambda s: whole(s) and priors.is_learned(s), priors.prior),
     "components": Entry(priors.lacks_mixture, priors.is_learned, priors.components),
     "pseudo_inputs": Entry(priors.lacks_pseudo_inputs, always, priors.pseudo_inputs),
     "curves": Entry(lambda s: "", always, curves),

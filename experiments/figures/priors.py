@@ -20,6 +20,12 @@ def is_learned(s: Scene) -> bool:
     return bool(jax.tree.leaves(s.run.params.get("prior", ()))) and s.free
 
 
+def lacks_plane(s: Scene) -> str:
+    if not (s.free and s.latent_dim == 2):
+        return f"needs two latents, and nothing given; the run has {s.latent_dim}"
+    return ""
+
+
 def lacks_mixture(s: Scene) -> str:
     if not (s.free and isinstance(_prior(s), Mixture)):
         return "needs a prior that is a mixture, of a model where nothing is given"

@@ -80,6 +80,7 @@ def test_everything_from_a_directory(directory, tmp_path, capsys):
         "decoder",
         "decoded",
         "components",
+        "prior",
         "pseudo_inputs",
         "rates",
         "levels",
@@ -140,7 +141,7 @@ BAD = {
     "--axes=1,1": "axes must be different whole numbers",
     "--axes=x": "axes must be different whole numbers",
     "--axes=2": "manifold needs two axes",
-    "--images=297": "images must be below 297; got 297",
+    "--images=297": "images must be below 297, the number of test images; got 297",
     "--images=1": "interpolation is between two images; got 1",
     "--digits=3,11": "digits must be labels of the test set",
     "--temperatures=1,hot": "temperatures must be numbers from 0 to 100",
@@ -247,7 +248,7 @@ def test_the_posterior_of_the_most_ambiguous_image(directory, asked):
 
 
 def test_digits_are_all_that_is_shown(directory, asked):
-    look = view(directory, digits=(3, 8))
+    look = view(directory, digits=("3", "8"))
     catalogue.latents(look)
     (means, labels), _ = asked["latents"]
     assert set(labels) == {3, 8} and len(means) == len(labels) < 100
