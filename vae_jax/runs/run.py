@@ -219,8 +219,25 @@ def _mean(p: Any) -> Any:
     return distributions.mean(p, jax.random.key(0))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+BLOCK = 1000  # examples at once: what they take in between is then bounded, however many come
+
+
 def _batched(
+    of: Callable[[Any], Any], f: Callable[..., Any], params: Params, inputs: Any, c: Any
+) -> Any:
+    """of(f(params, input, c)) of each example, BLOCK of them at a time."""
+    n = len(c)
+    if n <= BLOCK:
+        return _at_once(of, f, params, inputs, c)
+    parts = []
+    for start in range(0, n, BLOCK):
+        some = jax.tree.map(lambda a: a[start : start + BLOCK], (inputs, c))
+        parts.append(_at_once(of, f, params, *some))
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _at_once(
     of: Callable[[Any], Any], f: Callable[..., Any], params: Params, inputs: Any, c: Any
 ) -> Any:
     """of(f(params, input, c)) of each example."""
