@@ -117,7 +117,14 @@ def compare(job: Job, old: runs.Run, settings: FitPriorConfig) -> None:
     directory = Path(job.config.run.run_dir)
     new = runs.load(directory, trust=runs.modules_named(job.config.settings))
     with devices.everywhere():
-        numbers = {"before": measured(job, old), "after": measured(job, new)}
+        test, key = job.held_out(job.dataset.test), jax.random.key(job.config.data.data_seed)
+        count = job.config.run.nll_samples
+        before = evaluation.summary(old.vae, old.params, test, key, num_samples=count).numbers
+        both = {"before": (old, before), "after": (new, new.summary)}
+        numbers = {
+            name: shown(summary, *evaluation.aggregate(run.vae, run.params, test, key))
+            for name, (run, summary) in both.items()
+        }
     described = {"from": str(settings.run_dir), "prior": settings.prior}
     files.write_json(directory / "prior.json", {**described, **numbers})
     plots.save(samples(job, {"before": old, "after": new}), directory / "figures" / "priors.png")
@@ -125,14 +132,11 @@ def compare(job: Job, old: runs.Run, settings: FitPriorConfig) -> None:
     print(f"written    {directory / 'prior.json'}, {directory / 'figures' / 'priors.png'}")
 
 
-def measured(job: Job, run: runs.Run) -> dict[str, Any]:
-    test, key = job.held_out(job.dataset.test), jax.random.key(job.config.data.data_seed)
-    count = job.config.run.nll_samples
-    summary = evaluation.summary(run.vae, run.params, test, key, num_samples=count)
-    aggregate, note = evaluation.aggregate(run.vae, run.params, test, key)
-    known = {**summary.numbers, **aggregate}
+def shown(summary: dict[str, Any], aggregate: dict[str, Any], note: str | None) -> dict[str, Any]:
+    """What is compared, of a run's summary and of its aggregate posterior."""
+    known = {**summary, **aggregate}
     return {n: v for n, v in known.items() if n.removesuffix("_se") in SHOWN} | {
-        "notes": [*summary.numbers["notes"], *filter(None, [note])]
+        "notes": [*summary.get("notes", []), *filter(None, [note])]
     }
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vae_jax.settings import UserError
 
 
@@ -48,6 +50,20 @@ def strict(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: strict(each) for name, each in value.items()}
     return [strict(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran's order, and dtype that an .npy file states, which is left at its
+    first number. Raises ValueError where that is not the head of an array.
+    """
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        return readers[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # NumPy lets through whatever its parsing of a text may raise
+        raise ValueError(f"no header of an array: {error!r:.100}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -221,13 +221,21 @@ def _declared(config: type) -> Iterator[dataclasses.Field]:
     return (field for field in settings_of(config) if field.name not in nested)
 
 
-def _active(config: Any) -> set[str]:
+def unread(config: type, values: Mapping[str, Any]) -> set[str]:
+    """The settings that nothing reads where these values, and else the defaults, are chosen."""
+    cls = extended(config, named_outside(config, values))
+    fields = {field.name: field for field in settings_of(cls)}
+    known = {name: values.get(name, field.default) for name, field in fields.items()}
+    return fields.keys() - _active(cls, known.__getitem__)
+
+
+def _active(cls: type, value_of: Callable[[str], Any]) -> set[str]:
     """The settings that are read: the class's own, and those of chosen entries."""
-    active = {field.name for field in _declared(type(config))}
+    active = {field.name for field in _declared(cls)}
     waiting = sorted(active)
     while waiting:
-        field = type(config).__dataclass_fields__[waiting.pop()]
-        value = getattr(config, field.name)
+        field = cls.__dataclass_fields__[waiting.pop()]  # pyright: ignore[reportAttributeAccessIssue]
+        value = value_of(field.name)
         if field.metadata["registry"] is None:
             continue
         entry = entry_of(field, value) if isinstance(value, str) else type(value)
@@ -242,7 +250,8 @@ def _idle(config: Any) -> Iterator[str]:
     if not getattr(config, "_flat", False):  # an entry, made of what was chosen
         return
     fields = {field.name: field for field in settings_of(type(config))}
-    active, read_by = _active(config), readers(type(config))
+    active = _active(type(config), functools.partial(getattr, config))
+    read_by = readers(type(config))
     for name, where in read_by.items():
         if name in active or getattr(config, name) == fields[name].default:
             continue
@@ -263,7 +272,7 @@ def _above(name: str, active: set[str], read_by: Mapping[str, Mapping[str, Any]]
 
 # Entries from outside: package.module:name
 
-_OUTSIDE = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_OUTSIDE = re.compile(r"(?!tfds:)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_outside(name: Any) -> bool:

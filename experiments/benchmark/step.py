@@ -37,6 +37,7 @@ from experiments.benchmark.timing import BenchmarkConfig
 from vae_jax import evaluation, models, objectives, training, types
 from vae_jax.data import conditions
 from vae_jax.data.batches import Rows, preparer
+from vae_jax.types import Shape
 
 SHAPE, NUM_IMAGES = (28, 28, 1), 60_000
 CONVOLUTIONAL = ("conv", "resnet")
@@ -108,7 +109,7 @@ def convolutional(config: BenchmarkConfig) -> None:
 
 def test_nll(config: BenchmarkConfig) -> None:
     """Images/s of the importance-weighted NLL, and its decoder's share of the matrix rate."""
-    vae = models.build(config.model, SHAPE)
+    vae = models.build(config.model, SHAPE, x_mean=jnp.full(SHAPE, 0.5), examples=examples(SHAPE))
     params = vae.init(jax.random.key(0))
     x = np.random.default_rng(0).random((NLL_IMAGES, *SHAPE), np.float32)
     data, key = types.unconditional(x), jax.random.key(0)
@@ -131,30 +132,35 @@ def test_nll(config: BenchmarkConfig) -> None:
           f"{100 * share:.0f} % of the matrix rate, {rate / 1e9:,.0f} GFLOP/s")  # fmt: skip
 
 
-def make_step(config: BenchmarkConfig, steps: int) -> tuple[Any, Any, Any]:
+def make_step(config: BenchmarkConfig, steps: int, shape: Shape = SHAPE) -> tuple[Any, Any, Any]:
     """The step, what prepares its batch, and where it starts."""
-    vae = models.build(config.model, SHAPE)
-    objective = objectives.build(config.objective, vae, SHAPE, NUM_IMAGES)
+    vae = models.build(config.model, shape, x_mean=jnp.full(shape, 0.5), examples=examples(shape))
+    objective = objectives.build(config.objective, vae, shape, NUM_IMAGES)
     weights = objectives.kl_weights(config.objective)
     update = training.make_optimiser(config.training, steps)
     step = training.make_step(vae, objective, update, weights, config.training.ema)
     state = training.initial_state(vae, objective, config.training, NUM_IMAGES)
-    return step, preparer(config.data.binarisation, conditions.none(SHAPE)), state
+    return step, preparer(config.data.binarisation, conditions.none(shape)), state
 
 
-def images(config: BenchmarkConfig, steps: int) -> tuple[Any, Any]:
+def examples(shape: Shape) -> Callable[[int], jax.Array]:
+    """Training images that pseudo-inputs may start from."""
+    return lambda k: jax.random.uniform(jax.random.key(0), (k, *shape))
+
+
+def images(config: BenchmarkConfig, steps: int, shape: Shape = SHAPE) -> tuple[Any, Any]:
     """Random images as rows, and the order of `steps` batches of them."""
     rng = np.random.default_rng(0)
-    rows = rng.integers(0, 256, (NUM_IMAGES, int(np.prod(SHAPE))), dtype=np.uint8)
+    rows = rng.integers(0, 256, (NUM_IMAGES, int(np.prod(shape))), dtype=np.uint8)
     order = rng.integers(0, NUM_IMAGES, (steps, config.training.batch_size))
     some = Rows(jnp.asarray(rows), jnp.zeros(NUM_IMAGES, jnp.int32))
     return some, jnp.asarray(order)
 
 
-def compiled_loop(config: BenchmarkConfig, steps: int) -> Callable[[], Any]:
-    step, prepare, state = make_step(config, steps)
+def compiled_loop(config: BenchmarkConfig, steps: int, shape: Shape = SHAPE) -> Callable[[], Any]:
+    step, prepare, state = make_step(config, steps, shape)
     run, key = training.make_run(step, prepare), jax.random.key(0)
-    rows, order = images(config, steps)
+    rows, order = images(config, steps, shape)
     return lambda: run(jax.tree.map(jnp.copy, state), key, rows, order, 0, steps)
 
 

@@ -5,8 +5,10 @@
 
 from typing import Any
 
-from vae_jax.models import MODELS
-from vae_jax.settings import UserError, is_outside
+from vae_jax.models import MODELS, ModelConfig
+from vae_jax.objectives.config import ObjectiveConfig
+from vae_jax.settings import UserError, is_outside, unread
+from vae_jax.training.state import TrainConfig
 
 Values = dict[str, Any]
 
@@ -137,6 +139,9 @@ def resolve(preset: str, given: Values) -> Values:
     values = {**of_preset, **SHORTCUTS.get(model, {}), **given}
     if model in SHORTCUTS:
         values["model"] = of_preset.get("model", "standard")
+    for config in (ModelConfig, ObjectiveConfig, TrainConfig):
+        for name in unread(config, values) & (of_preset.keys() - given.keys()):
+            del values[name]  # a preset's setting of a part that a flag has put another in place of
     if "epochs" in given and "steps" not in given:
         values.pop("steps", None)  # a preset's length gives way to the one asked for
     _check_shortcut(model, values.get("condition", "none"), values.get("latent_dim"))

@@ -176,3 +176,11 @@ def test_the_regressor_has_no_rate():
     rows = jax.tree.map(lambda a: jnp.asarray(a[:16]), job.rows)
     _, metrics = step(state, jax.random.key(0), job.prepare(jax.random.key(1), rows))
     assert metrics["rate"] == 0 and metrics["loss"] == metrics["distortion"]
+
+
+def test_what_a_preset_sets_of_a_part_that_a_flag_replaces_goes_with_it():
+    config = parse(["--preset=iwae", "--model=two_layer"])
+    assert config.model.model == "two_layer" and config.objective.num_samples == 5
+    assert config.training.batch_size == 20 and config.model.latent_dim == 2  # the default
+    with pytest.raises(UserError, match="latent_dim does nothing for model two_layer"):
+        parse(["--preset=iwae", "--model=two_layer", "--latent_dim=50"])

@@ -40,6 +40,7 @@ FILLED = (
 
 STEPS = "--dataset=digits --steps=2 --nll_samples=2"
 SMALL = f"{STEPS} --widths=8"
+ONCE = "--rounds=1 --model_steps=1 --batch_size=2"
 TIMED = (
     "--widths=8 --batch_size=10 --rounds=1 --steps_timed=2 --conv_steps=0 "
     "--timed_nll_samples=2 --members=2 --starts=1"
@@ -78,6 +79,8 @@ SHORTER = (
     Shorter("experiments.inpainting", "", f"{STEPS} --completions=2 --digits=2", slow=True),
     Shorter("experiments.linear_vae", "", "--dataset=digits --images=200 --latent_dim=5 --steps=2"),
     Shorter("experiments.benchmark.sweeps", "", TIMED),
+    Shorter("experiments.benchmark.models", "--model=ladder", f"{ONCE} --channels=8 --groups=2"),
+    Shorter("experiments.benchmark.models", "", ONCE, slow=True),
     Shorter("experiments.benchmark", "", TIMED, slow=True),
     Shorter("experiments.latent_dim", "--preset=doersch", f"{STEPS} --latent_dims=1,2", slow=True),
     Shorter("experiments.latent_dim", "", f"{SMALL} --latent_dims=1,2 --seeds=1", slow=True),

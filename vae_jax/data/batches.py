@@ -20,6 +20,7 @@ from vae_jax.data.split import DataError, Split, as_values
 from vae_jax.types import Batch, Key, unconditional
 
 BINARISATIONS = ("dynamic", "static", "threshold", "none")
+THRESHOLD = 128  # the least grey that is 1
 
 
 class Rows(NamedTuple):
@@ -46,7 +47,7 @@ def binarise(name: str, key: Key, x: Num[Array, "batch *shape"]) -> Float[Array,
     if name == "dynamic":
         return (_uniform16(key, x.shape) < threshold16(x.astype(jnp.int32))).astype(jnp.float32)
     if name == "threshold":
-        return (x >= 128).astype(jnp.float32)
+        return (x >= THRESHOLD).astype(jnp.float32)
     if name in BINARISATIONS:
         return x.astype(jnp.float32) / 255
     raise DataError(f"binarisation must be one of {', '.join(BINARISATIONS)}; got {name!r}")

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_jax.data import sources
-from vae_jax.data.batches import BINARISATIONS
+from vae_jax.data.batches import BINARISATIONS, THRESHOLD
 from vae_jax.data.download import UnavailableError
 from vae_jax.data.fixed_draws import draw_once, hold_out
 from vae_jax.data.sources import NAMES, Table
@@ -84,7 +84,7 @@ def _fixed(split: Split, binarisation: str, data_seed: int, stream: str) -> Spli
     if binarisation == "static" or (binarisation == "dynamic" and stream != "train"):
         return split._replace(x=draw_once(split.x, data_seed, stream))
     if binarisation == "threshold":
-        return split._replace(x=np.where(split.x >= 128, np.uint8(255), np.uint8(0)))
+        return split._replace(x=np.where(split.x >= THRESHOLD, np.uint8(255), np.uint8(0)))
     return split
 
 
@@ -195,7 +195,8 @@ class DataConfig:
         "auto",
         f"{', '.join(NAMES)}; auto: mnist, or digits where MNIST cannot be had, and says "
         "so; FILE.npz: your own x_train, and y_train, x_test, y_test if you have them; tfds:NAME: "
-        "any image data set of tensorflow-datasets",
+        "any image data set of tensorflow-datasets; package.module:function: what a function of "
+        "yours gives, a dict of such arrays",
         parse=sources.known,
     )
     data_dir: str = setting(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from vae_jax.data.split import DataError, first_line
+from vae_jax.files import npy_header
 from vae_jax.memory import GIB, memory_limit
 
 
@@ -134,11 +135,7 @@ def _names(names: Iterable[str]) -> str:
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> np.ndarray:
     """One array; its header is checked first, since NumPy allocates whatever that states."""
     with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            read_header = np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
+        shape, _, dtype = npy_header(file)
         size = info.file_size - file.tell()
     if dtype.hasobject:
         raise DataError(f"{what} holds Python objects, which are never loaded; save plain numbers")

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from vae_jax.data import arc, download, formats, sprites
 from vae_jax.data.fixed_draws import hold_out, uniform
 from vae_jax.data.split import DataError, Split, as_split, coded
 from vae_jax.files import replacing
+from vae_jax.settings import is_outside, outside
 
 
 class Table(NamedTuple):
@@ -290,6 +291,24 @@ def _npz(dataset: str) -> Table:
     return arrays(name, str(path), formats.read_npz(path, ("x_train",), keys[1:]), f"{path}: ")
 
 
+def _of_function(dataset: str) -> Table:
+    """What a function without arguments gives: a mapping such as an .npz file is, or x_train."""
+    function = outside(dataset)
+    try:
+        given = function()
+    except Exception as error:  # whatever somebody's function raises
+        reason = next(iter(str(error).splitlines()), "")
+        raise DataError(f"{dataset} cannot be read: {type(error).__name__}: {reason}") from error
+    given = {"x_train": given} if hasattr(given, "shape") else given
+    known = {f"{kind}_{split}" for split in ("train", "valid", "test") for kind in "xy"}
+    if not isinstance(given, Mapping) or "x_train" not in given or not given.keys() <= known:
+        got = list(given) if isinstance(given, Mapping) else type(given).__name__
+        wanted = "x_train, and where there are some x_valid, x_test and y_… of each"
+        raise DataError(f"{dataset} must give a dict of {wanted}; got {got}")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", dataset)
+    return arrays(name, dataset, dict(given), f"{dataset}: ")
+
+
 def _catalogue(name: str, data_dir: Path) -> Table:
     splits, folder = download.catalogue(name, data_dir)
     source = f"{folder}, prepared by tensorflow-datasets"
@@ -316,13 +335,16 @@ NAMES = (*DATASETS, *DRAWN)
 def known(dataset: str) -> None:
     """Raises ValueError, with what a data set may be, where no source takes the name."""
     given = re.fullmatch(r"tfds:\w+(/[\w.-]+)?", dataset)
-    if not given and not dataset.endswith(".npz") and dataset not in ("auto", *NAMES):
+    own = dataset.endswith(".npz") or is_outside(dataset)
+    if not given and not own and dataset not in ("auto", *NAMES):
         names = ", ".join(("auto", *NAMES))
-        raise ValueError(f"{names}, a file of images ending in .npz, or tfds:NAME")
+        raise ValueError(
+            f"{names}, a file of images ending in .npz, tfds:NAME, or package.module:function"
+        )
 
 
 def read(dataset: str, data_dir: Path, data_seed: int = 0) -> Table:
-    """The table of one of `NAMES`, of FILE.npz, or of tfds:NAME.
+    """The table of one of `NAMES`, of FILE.npz, of tfds:NAME, or of package.module:function.
 
     Raises DataError, with one line, where it is damaged or cannot be had.
     """
@@ -330,4 +352,6 @@ def read(dataset: str, data_dir: Path, data_seed: int = 0) -> Table:
         return _catalogue(dataset.removeprefix("tfds:"), data_dir)
     if dataset.endswith(".npz"):
         return _npz(dataset)
+    if is_outside(dataset):
+        return _of_function(dataset)
     return DRAWN[dataset](data_seed) if dataset in DRAWN else DATASETS[dataset](data_dir)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from vae_jax.distributions import Normal
 from vae_jax.distributions import bijectors as b
+from vae_jax.models.gaussians import gaussian, of_numbers
 from vae_jax.models.scales import Bounded
 from vae_jax.networks import Architecture, parse_widths
 from vae_jax.networks.masked import conditioner
@@ -82,50 +83,38 @@ def _vector(shapes: Shapes) -> int:
     return shapes.z[0]
 
 
-def _start(numbers: Array, bound: Callable[[Array], Array]) -> Normal:
-    """The Gaussian of ε, of numbers [2, latents]."""
-    return Normal(numbers[0], bound(numbers[1]))
-
-
 @dataclasses.dataclass(frozen=True)
 class _Steps(Bounded):
     posterior_steps: int = setting(
         4, "steps of a posterior that is a flow; 0 is diagonal", at_least=0, at_most=64
     )
 
-
-class _Amortised(_Steps):
-    """A posterior whose steps are the encoder's numbers."""
-
-    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
-        d, k = _vector(shapes), self.posterior_steps
-        of_step = self.sizes(d)
-        if not k:
-            return _gaussian(architecture, shapes, self.bound)
-        net = architecture.encoder(
-            [shapes.x, shapes.c], (2 * d + k * sum(map(math.prod, of_step)),)
-        )
-
-        def apply(params: Params, x: Array, c: Array) -> b.Transformed:
-            numbers = net.apply(params, x, c)
-            raw = numbers[2 * d :].reshape(k, -1)
-            steps = [self.step(_cut(row, of_step), i) for i, row in enumerate(raw)]
-            return b.Transformed(_start(numbers[: 2 * d].reshape(2, d), self.bound),
-                                 b.Chain(tuple(steps)))  # fmt: skip
-
-        return Net(net.init, apply)
-
-    def sizes(self, d: int) -> Sequence[Shape]:
-        raise NotImplementedError
-
-    def step(self, numbers: Sequence[Array], index: int) -> Any:
-        raise NotImplementedError
+    def no_steps(self, shapes: Shapes, architecture: Architecture) -> Net:
+        """The Gaussian itself, whose KL is in closed form."""
+        return gaussian(architecture.encoder([shapes.x, shapes.c], (2, *shapes.z)), self.bound)
 
 
-def _gaussian(architecture: Architecture, shapes: Shapes, bound: Callable[[Array], Array]) -> Net:
-    """No steps: the Gaussian itself, whose KL is in closed form."""
-    net = architecture.encoder([shapes.x, shapes.c], (2, *shapes.z))
-    return Net(net.init, lambda params, x, c: _start(net.apply(params, x, c), bound))
+def amortised(
+    flow: _Steps,
+    shapes: Shapes,
+    architecture: Architecture,
+    sizes: Sequence[Shape],
+    step: Callable[[Sequence[Array], int], Any],
+) -> Net:
+    """A posterior whose steps are the encoder's numbers: arrays of `sizes` for each, of which
+    `step` makes the bijector, told how many came before.
+    """
+    d, k = _vector(shapes), flow.posterior_steps
+    if not k:
+        return flow.no_steps(shapes, architecture)
+    net = architecture.encoder([shapes.x, shapes.c], (2 * d + k * sum(map(math.prod, sizes)),))
+
+    def apply(params: Params, x: Array, c: Array) -> b.Transformed:
+        first, rest = jnp.split(net.apply(params, x, c), [2 * d])
+        steps = [step(_cut(row, sizes), i) for i, row in enumerate(rest.reshape(k, -1))]
+        return b.Transformed(of_numbers(first.reshape(2, d), flow.bound), b.Chain(tuple(steps)))
+
+    return Net(net.init, apply)
 
 
 def _cut(row: Array, shapes: Sequence[Shape]) -> list[Array]:
@@ -134,18 +123,17 @@ def _cut(row: Array, shapes: Sequence[Shape]) -> list[Array]:
     return [a.reshape(s) for a, s in zip(jnp.split(row, ends[:-1]), shapes, strict=True)]
 
 
-class Planar(_Amortised):
+class Planar(_Steps):
     """Rezende & Mohamed (2015)."""
 
-    def sizes(self, d: int) -> Sequence[Shape]:
-        return (d,), (d,), ()
-
-    def step(self, numbers: Sequence[Array], index: int) -> Any:
-        return b.Planar(*numbers)
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        d = _vector(shapes)
+        sizes = [(d,), (d,), ()]
+        return amortised(self, shapes, architecture, sizes, lambda numbers, i: b.Planar(*numbers))
 
 
 @dataclasses.dataclass(frozen=True)
-class Sylvester(_Amortised):
+class Sylvester(_Steps):
     """van den Berg et al. (2018)."""
 
     sylvester: str = setting(
@@ -158,14 +146,18 @@ class Sylvester(_Amortised):
         8, "columns or reflections of Q; of triangular, all", at_least=1, at_most=4096
     )
 
-    def sizes(self, d: int) -> Sequence[Shape]:
+    def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        sizes = self._sizes(_vector(shapes))
+        return amortised(self, shapes, architecture, sizes, self._step)
+
+    def _sizes(self, d: int) -> list[Shape]:
         n = min(self.sylvester_vectors, d)
         m = n if self.sylvester == "orthogonal" else d
         of_q = {"orthogonal": [(d, n)], "householder": [(self.sylvester_vectors, d)],
                 "triangular": []}[self.sylvester]  # fmt: skip
         return [(m, m), (m, m), (m,), *of_q]
 
-    def step(self, numbers: Sequence[Array], index: int) -> Any:
+    def _step(self, numbers: Sequence[Array], index: int) -> Any:
         r1, r2, shift, *of_q = numbers
         if self.sylvester == "triangular":
             q = jnp.eye(len(shift), dtype=shift.dtype)[:: -1 if index % 2 else 1]
@@ -193,7 +185,7 @@ class _Contextual(_Steps):
     def build(self, shapes: Shapes, architecture: Architecture) -> Net:
         d, k, told = _vector(shapes), self.posterior_steps, self.posterior_context
         if not k:
-            return _gaussian(architecture, shapes, self.bound)
+            return self.no_steps(shapes, architecture)
         net = architecture.encoder([shapes.x, shapes.c], (2 * d + told,))
         inner, step = self.inner(d, (told,))
         steps = _init(inner, k)
@@ -203,10 +195,9 @@ class _Contextual(_Steps):
             return {"net": net.init(of_net), "steps": steps(of_steps)}
 
         def apply(params: Params, x: Array, c: Array) -> b.Transformed:
-            numbers = net.apply(params["net"], x, c)
-            h = numbers[2 * d :]
+            first, h = jnp.split(net.apply(params["net"], x, c), [2 * d])
             chain = _chain([step(p, h) for p in params["steps"]], d)
-            return b.Transformed(_start(numbers[: 2 * d].reshape(2, d), self.bound), chain)
+            return b.Transformed(of_numbers(first.reshape(2, d), self.bound), chain)
 
         return Net(init, apply)
 

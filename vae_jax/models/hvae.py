@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.distributions import Chain
-from vae_jax.models.posteriors import gaussian
+from vae_jax.models.gaussians import gaussian
 from vae_jax.models.standard import WithPrior
 from vae_jax.models.two_layer import Layers, initialised
 from vae_jax.models.vae import VAE, Draw, rate

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.distributions import Mixture, Normal
+from vae_jax.models.gaussians import Bound, of_numbers
 from vae_jax.models.scales import Bounded
 from vae_jax.networks import Architecture
 from vae_jax.settings import UserError, setting
@@ -35,9 +36,9 @@ def log_weights(params: Params, k: int) -> Array:
     return params.get("log_weights", jnp.zeros(k, jnp.float32))
 
 
-def _gaussians(numbers: Array, bound: Callable[[Array], Array]) -> Normal:
+def _gaussians(numbers: Array, bound: Bound) -> Normal:
     """K of them, of numbers [K, 2, *z]."""
-    return Normal(numbers[:, 0], bound(numbers[:, 1]))
+    return of_numbers(jnp.swapaxes(numbers, 0, 1), bound)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class MixturePrior(Bounded):
         k = self.prior_components
 
         def init(key: Key) -> Params:
-            means = jax.random.normal(key, (k, *z), jnp.float32) if k > 1 else jnp.zeros((1, *z))
+            means = jax.random.normal(key, (k, *z), jnp.float32) * (k > 1)
             numbers = jnp.stack([means, jnp.zeros_like(means)], axis=1)
             return {"gaussians": numbers, **initial_weights(self, k)}
 

@@ -5,39 +5,19 @@ a net for the numbers it needs.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.distributions import MultivariateNormal, Normal
 from vae_jax.models import flows
+from vae_jax.models.gaussians import Bound, gaussian
 from vae_jax.models.mixtures import MixturePosterior
 from vae_jax.models.scales import Bounded, unbounded
 from vae_jax.networks import Architecture
 from vae_jax.types import Array, Net, Params, Shapes
 
-Bound = Callable[[Array], Array]
-
-
-def gaussian(net: Net, bound: Bound = unbounded) -> Net:
-    """N(μ, diag σ²) given anything; the net's output [2, *z] is μ and log σ, kept in `bound`."""
-
-    def apply(params: Params, *inputs: Array) -> Normal:
-        mean, log_scale = net.apply(params, *inputs)
-        return Normal(mean, bound(log_scale))
-
-    return Net(net.init, apply)
-
-
-def diagonal(net: Net, bound: Bound = unbounded) -> Net:
-    """N(μ(x), diag σ(x)²); the net's output [2, *z] is μ and log σ, the latter kept in `bound`."""
-    given = gaussian(net, bound)
-
-    def apply(params: Params, x: Array, condition: Array) -> Normal:
-        return given.apply(params, x, condition)
-
-    return Net(net.init, apply)
+diagonal = gaussian  # N(μ(x,c), diag σ(x,c)²)
 
 
 def full(net: Net, latent_dim: int, bound: Bound = unbounded) -> Net:
@@ -72,7 +52,7 @@ class Diagonal(Bounded):
     """Mean field: independent Gaussian latents (Kingma & Welling 2014)."""
 
     def build(self, shapes: Shapes, architecture: Architecture) -> Net:
-        return diagonal(architecture.encoder([shapes.x, shapes.c], (2, *shapes.z)), self.bound)
+        return gaussian(architecture.encoder([shapes.x, shapes.c], (2, *shapes.z)), self.bound)
 
 
 @dataclasses.dataclass(frozen=True)

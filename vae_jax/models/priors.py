@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from vae_jax.distributions import Normal
 from vae_jax.models import flows
+from vae_jax.models.gaussians import Bound, gaussian
 from vae_jax.models.mixtures import MixturePrior
 from vae_jax.models.scales import Bounded, unbounded
 from vae_jax.models.vamp import Vamp
@@ -33,16 +34,12 @@ def standard(shape: Shape | int) -> Net:
     return Net(init, apply)
 
 
-def conditional(net: Net, bound: Callable[[Array], Array] = unbounded) -> Net:
+def conditional(net: Net, bound: Bound = unbounded) -> Net:
     """N(μ(c), diag σ(c)²), learned (Sohn, Lee & Yan 2015); the net's output [2, *z] is μ and log σ,
     the latter kept within `bound`.
     """
-
-    def apply(params: Params, encode: Callable[..., Any], condition: Array) -> Normal:
-        mean, log_scale = net.apply(params, condition)
-        return Normal(mean, bound(log_scale))
-
-    return Net(net.init, apply)
+    given = gaussian(net, bound)
+    return Net(given.init, lambda params, encode, condition: given.apply(params, condition))
 
 
 @dataclasses.dataclass(frozen=True)

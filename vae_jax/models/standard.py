@@ -20,7 +20,7 @@ class WithPrior:
         "standard",
         PRIORS,
         "family of p(z|c); conditional: Gaussian, learned from c; mixture: of Gaussians; vamp: of "
-        "the posteriors of learned images",
+        "the posteriors of learned images; realnvp, spline, maf: flows",
     )
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class Standard(WithLikelihood, OneLayer):
     posterior: Any = choice(
         "diagonal",
         POSTERIORS,
-        "family of q(z|x); diagonal, full: a Gaussian; mixture: of several",
+        "family of q(z|x); diagonal, full: a Gaussian; mixture: of several; the others: flows",
     )
 
     def build(self, shapes: Shapes) -> VAE:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.distributions import Chain
-from vae_jax.models.posteriors import gaussian
+from vae_jax.models.gaussians import gaussian
 from vae_jax.models.priors import standard
 from vae_jax.models.scales import Bounded
 from vae_jax.models.standard import WithLikelihood

@@ -19,8 +19,8 @@ from vae_jax.networks.layers import (
     Initialiser,
     Style,
     arranged,
+    biased,
     cast,
-    constant,
     joined,
     widened,
 )
@@ -119,9 +119,7 @@ class Pixels(nn.Module):
         channels = size // math.prod(self.image_shape[:2])
         y = Linear(factor**2 * channels, 1.0, self.dtype)(state)
         y = arranged(unpatched(y, factor), self.output_shape, self.image_shape)
-        if self.start is None:
-            return y
-        return y + self.param("bias", constant(self.start), self.output_shape)
+        return biased(self, y, self.start)
 
 
 def patches(x: Float[Array, "h w c"], factor: int) -> Float[Array, "h2 w2 ffc"]:

@@ -85,6 +85,11 @@ def arranged(y: Float[Array, "h w channels"], output_shape: Shape, image_shape: 
     return jnp.moveaxis(y, (0, 1), (at, at + 1))
 
 
+def biased(module: nn.Module, y: Array, start: Array | None) -> Array:
+    """y with a bias of its own for each number, which begins at `start`; with none, y."""
+    return y if start is None else y + module.param("bias", constant(start), y.shape)
+
+
 class Dense(nn.Module):
     """x W + b; with no inputs at all, b alone (initialisers cannot divide by a fan-in of 0)."""
 
@@ -240,10 +245,7 @@ class DrawnImage(nn.Module):
             h = activated(style, lambda: Convolution(channels, 3, style=style), h)
         last = math.prod(self.output_shape) // math.prod(self.image_shape[:2])
         y = Convolution(last, 1, use_bias=self.start is None, style=style)(h)
-        y = widened(arranged(y, self.output_shape, self.image_shape))
-        if self.start is None:
-            return y
-        return y + self.param("bias", constant(self.start), self.output_shape)
+        return biased(self, widened(arranged(y, self.output_shape, self.image_shape)), self.start)
 
 
 class ImageEncoder(nn.Module):
@@ -304,6 +306,4 @@ class ImageDecoder(nn.Module):
         channels = math.prod(self.output_shape) // math.prod(larger[0])
         last = Convolution(channels, 4, up=larger[0], use_bias=self.start is None, style=style)
         y = widened(arranged(last(h), self.output_shape, self.image_shape))
-        if self.start is None:
-            return y
-        return y + self.param("bias", constant(self.start), self.output_shape)
+        return biased(self, y, self.start)

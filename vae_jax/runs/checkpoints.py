@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.files import replacing
+from vae_jax.files import npy_header, replacing
 from vae_jax.settings import UserError
 from vae_jax.types import Params
 
@@ -68,15 +68,10 @@ def read_array(archive: zipfile.ZipFile, path: Path, name: str, like: Any) -> np
     be read. Never reads more than `like` has bytes. path: of the archive, for the messages.
     """
     with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
         try:
-            shape, fortran, dtype = header[version](file)
-        except Exception as error:  # NumPy lets through whatever its parsing of a text may raise
-            raise ValueError(f"{name} has no header of an array: {error!r:.100}") from None
+            shape, fortran, dtype = npy_header(file)
+        except ValueError as error:
+            raise ValueError(f"{name} has {error}") from None
         wanted = ((), dtype) if like is None else (like.shape, like.dtype)
         if (shape, dtype) != wanted or (
             like is None and (dtype.kind != "U" or dtype.itemsize > 2**20)

@@ -3,6 +3,7 @@ flows apply. `numbers` [d, m] are what a network says, and numbers of 0 are the 
 `Gate`.
 """
 
+import math
 from typing import ClassVar
 
 import jax
@@ -74,7 +75,7 @@ class Spline(Bijector):
         """Places, heights and slopes of the knots, each [d, k + 1]."""
         k = (self.numbers.shape[1] + 1) // 3
         widths, heights, raw = jnp.split(self.numbers, [k, 2 * k], axis=1)
-        start = jnp.log(jnp.expm1(1 - self.LEAST))  # the raw slope that is 1
+        start = math.log(math.expm1(1 - self.LEAST))  # the raw slope that is 1
         slopes = self.LEAST + jax.nn.softplus(raw + start)
         slopes = jnp.pad(slopes, [(0, 0), (1, 1)], constant_values=1.0)
         return self._places(widths), self._places(heights), slopes
@@ -85,10 +86,12 @@ class Spline(Bijector):
         inner = jnp.cumsum(shares, axis=1)[:, :-1]
         return self.bound * (2 * jnp.pad(inner, [(0, 0), (1, 1)], constant_values=(0, 1)) - 1)
 
-    def _bin(self, at: Array, knots: Array) -> tuple[Array, ...]:
-        """Of the bin that holds each of `at`: left end, width, lower end, height, both slopes."""
-        x, y, slopes = self._knots()
-        chosen = jnp.sum(at[:, None] >= knots[:, 1:-1], axis=1)[:, None]
+    def _bin(self, at: Array, by: int) -> tuple[Array, ...]:
+        """Of the bin that holds each of `at`, which are x (by = 0) or y (1): left end, width, lower
+        end, height, both slopes.
+        """
+        x, y, slopes = knots = self._knots()
+        chosen = jnp.sum(at[:, None] >= knots[by][:, 1:-1], axis=1)[:, None]
 
         def pick(values: Array, shift: int = 0) -> Array:
             return jnp.take_along_axis(values, chosen + shift, axis=1)[:, 0]
@@ -99,7 +102,7 @@ class Spline(Bijector):
     def forward_and_log_det(self, x: Array) -> tuple[Array, Scalar]:
         inside = jnp.abs(x) < self.bound
         at = jnp.where(inside, x, 0.0)  # no overflow behind where
-        left, width, low, height, d0, d1 = self._bin(at, self._knots()[0])
+        left, width, low, height, d0, d1 = self._bin(at, by=0)
         slope, t = height / width, (at - left) / width
         u = t * (1 - t)
         below = slope + (d0 + d1 - 2 * slope) * u
@@ -110,7 +113,7 @@ class Spline(Bijector):
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Scalar]:
         inside = jnp.abs(y) < self.bound
         at = jnp.where(inside, y, 0.0)
-        left, width, low, height, d0, d1 = self._bin(at, self._knots()[1])
+        left, width, low, height, d0, d1 = self._bin(at, by=1)
         slope, rise = height / width, at - low
         bend = rise * (d0 + d1 - 2 * slope)
         a, b, c = height * (slope - d0) + bend, height * d0 - bend, -slope * rise
