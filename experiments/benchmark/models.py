@@ -24,6 +24,7 @@ from experiments import cli
 from experiments.benchmark.step import alternate, compiled_loop, images, make_step
 from experiments.benchmark.timing import BenchmarkConfig, TimingConfig, parse_image
 from experiments.cli.config import RunConfig
+from vae_jax.memory import programs_in
 from vae_jax.parallel.processes import ProcessConfig
 from vae_jax.settings import settings_of
 from vae_jax.types import Shape
@@ -121,22 +122,11 @@ def products(jaxpr: Any) -> float:
             kernel = eqn.invars[1].aval
             features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
             total += 2 * eqn.outvars[0].aval.size * kernel.size / features
-        inner = [products(sub) for sub in _inside(eqn.params.values())]
+        inner = [products(sub) for sub in programs_in(eqn.params.values())]
         if inner:
             turns = eqn.params["length"] if name == "scan" else 1
             total += turns * (max(inner) if name == "cond" else sum(inner))
     return total
-
-
-def _inside(values: Any) -> Any:
-    """The jaxprs among an equation's parameters."""
-    for value in values:
-        if isinstance(value, (tuple, list)):
-            yield from _inside(value)
-        elif hasattr(value, "eqns"):
-            yield value
-        elif hasattr(value, "jaxpr"):
-            yield value.jaxpr
 
 
 def matrix_rate(dtype: str) -> float:

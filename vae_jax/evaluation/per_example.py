@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from vae_jax.data.batches import as_batch, unit_interval
+from vae_jax.memory import fitting
 from vae_jax.models.vae import VAE
 from vae_jax.parallel import devices
 from vae_jax.types import Batch, Key, Params
@@ -46,14 +47,17 @@ def per_example(
     """f(vae, params, key, x, c) of every example, in compiled batches; arrays [n, ...] on the host.
 
     f is compiled once for each f, vae and shape: hand in the same function, not a new lambda.
-    batch_size: of each device. `report` is told the number of examples after each batch. Raises
-    DataError where x is neither images nor points, ValueError without examples.
+    batch_size: of each device, fewer where so many do not fit its memory. `report` is told the
+    number of examples after each batch. Raises DataError where x is neither images nor points,
+    ValueError without examples.
     """
     data = as_batch(data)
     num_examples = len(data.x)
     if num_examples == 0:
         raise ValueError("there are no examples to evaluate")
     parts = devices.shares()
+    first = jax.tree.map(lambda a: a[0], data)
+    batch_size = fitting(batch_size, _one, (f, vae), params, key, first)
     batch_size = -(-min(batch_size * parts, num_examples) // parts) * parts
     parts = []
     for start in range(0, num_examples, batch_size):
@@ -65,6 +69,10 @@ def per_example(
         parts.append(jax.tree.map(lambda a: np.asarray(a)[: len(inside)], values))
         report(len(inside))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def _one(f: Callable[..., Any], vae: VAE, params: Params, key: Key, example: Batch) -> Any:
+    return f(vae, params, key, *_scaled(example))
 
 
 def mean(values: Any) -> float:

@@ -27,6 +27,7 @@ from vae_jax.data.split import (
     of_shape,
 )
 from vae_jax.evaluation.per_example import PRECISION
+from vae_jax.memory import fitting
 from vae_jax.models.vae import VAE
 from vae_jax.settings import UserError
 from vae_jax.types import Batch, Key, Params, unconditional
@@ -225,15 +226,20 @@ BLOCK = 1000  # examples at once: what they take in between is then bounded, how
 def _batched(
     of: Callable[[Any], Any], f: Callable[..., Any], params: Params, inputs: Any, c: Any
 ) -> Any:
-    """of(f(params, input, c)) of each example, BLOCK of them at a time."""
+    """of(f(params, input, c)) of each example, BLOCK of them at a time, or as many as fit."""
     n = len(c)
-    if n <= BLOCK:
+    block = fitting(BLOCK, _one, (of, f), params, *jax.tree.map(lambda a: a[0], (inputs, c)))
+    if n <= block:
         return _at_once(of, f, params, inputs, c)
     parts = []
-    for start in range(0, n, BLOCK):
-        some = jax.tree.map(lambda a: a[start : start + BLOCK], (inputs, c))
+    for start in range(0, n, block):
+        some = jax.tree.map(lambda a: a[start : start + block], (inputs, c))
         parts.append(_at_once(of, f, params, *some))
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
+
+
+def _one(of: Callable[[Any], Any], f: Callable[..., Any], params: Params, x: Any, c: Any) -> Any:
+    return of(f(params, x, c))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -242,7 +248,7 @@ def _at_once(
 ) -> Any:
     """of(f(params, input, c)) of each example."""
     with jax.default_matmul_precision(PRECISION):
-        return jax.vmap(lambda input, c: of(f(params, input, c)))(inputs, c)
+        return jax.vmap(functools.partial(_one, of, f, params))(inputs, c)
 
 
 @functools.partial(jax.jit, static_argnums=0)
