@@ -5,6 +5,7 @@
 
 from typing import Any
 
+from vae_jax.data import sources
 from vae_jax.models import MODELS, ModelConfig
 from vae_jax.objectives.config import ObjectiveConfig
 from vae_jax.settings import UserError, is_outside, unread
@@ -137,6 +138,8 @@ def resolve(preset: str, given: Values) -> Values:
         raise UserError(f"model must be one of {known}, or package.module:name; got {model!r}")
     of_preset = PRESETS.get(preset, {})
     values = {**of_preset, **SHORTCUTS.get(model, {}), **given}
+    if "likelihood" not in values and values.get("dataset") in sources.DRAWN:
+        values["likelihood"] = "gaussian"  # these are points, and the default is of pixels
     if model in SHORTCUTS:
         values["model"] = of_preset.get("model", "standard")
     for config in (ModelConfig, ObjectiveConfig, TrainConfig):

@@ -184,3 +184,11 @@ def test_what_a_preset_sets_of_a_part_that_a_flag_replaces_goes_with_it():
     assert config.training.batch_size == 20 and config.model.latent_dim == 2  # the default
     with pytest.raises(UserError, match="latent_dim does nothing for model two_layer"):
         parse(["--preset=iwae", "--model=two_layer", "--latent_dim=50"])
+
+
+def test_points_are_gaussian_unless_said_otherwise():
+    assert parse(["--dataset=arc"]).model.likelihood == "gaussian"
+    assert parse(["--dataset=digits"]).model.likelihood == "bernoulli"
+    assert parse(["--dataset=arc", "--likelihood=laplace"]).model.likelihood == "laplace"
+    with pytest.raises(UserError, match=r"likelihood must be one of .* for points"):
+        assemble(parse(["--dataset=arc", "--likelihood=bernoulli"]))

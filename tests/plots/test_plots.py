@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
@@ -462,3 +463,19 @@ def test_the_rates_of_groups_are_bars_of_a_colour_for_each_resolution():
     assert colours[0] != colours[1] == colours[2]
     texts = text_of(figure)
     assert {"1×1×2: 3.00 nats", "4×4×2: 1.25 nats", "rate, nats"} <= set(texts)
+
+
+def test_a_notebooks_style_does_not_reach_the_figures(tmp_path):
+    def bytes_of():
+        figure = plots.latents(np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 3)
+        plots.save(figure, tmp_path / "latents.png")
+        history = {"epoch": np.arange(3.0), "train_elbo": -np.arange(3.0), "valid_elbo": np.ones(3)}
+        plots.save(plots.curves(history), tmp_path / "curves.png")
+        return [(tmp_path / f"{name}.png").read_bytes() for name in ("latents", "curves")]
+
+    plain = bytes_of()
+    given = {"axes.facecolor": "black", "font.size": 20, "lines.linewidth": 9, "axes.grid": True,
+             "font.family": "serif", "savefig.dpi": 30, "text.usetex": False}  # fmt: skip
+    with matplotlib.rc_context(given):
+        assert bytes_of() == plain
+        assert matplotlib.rcParams["font.size"] == 20  # the notebook's stays

@@ -65,8 +65,10 @@ def test_an_example_is_as_large_as_what_it_makes(monkeypatch):
     monkeypatch.setattr(memory, "memory", lambda: 1_000_000)
 
     def f(width, x):
-        return jnp.sum(jax.lax.map(lambda i: jnp.sum(jnp.tanh(x[:, None] * i * jnp.ones((1, width)))),
-                                   jnp.arange(3.0)))  # fmt: skip
+        def one(i):
+            return jnp.sum(jnp.tanh(x[:, None] * i * jnp.ones((1, width))))
+
+        return jnp.sum(jax.lax.map(one, jnp.arange(3.0)))
 
     x = jnp.ones(5, jnp.float32)
     # A quarter of memory; four arrays as large as the largest one, 5 × 500 numbers of 4 bytes.

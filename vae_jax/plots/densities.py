@@ -6,11 +6,12 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from vae_jax.plots.page import DPI, NORMAL, PAGE, SMALL, TITLE, axes_at, colour_bar
+from vae_jax.plots.page import DPI, NORMAL, PAGE, SMALL, TITLE, axes_at, colour_bar, own_style
 
 SIDE, GAP, LEFT, BOTTOM = 480, 110, 110, 90  # in dots
 
 
+@own_style
 def densities(
     panels: Mapping[str, Float[np.ndarray, "n n"]], half: float, names: tuple[str, str]
 ) -> Figure:

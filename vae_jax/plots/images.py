@@ -21,11 +21,13 @@ from vae_jax.plots.page import (
     VALID,
     Images,
     axes_at,
+    own_style,
     picture,
     tile,
 )
 
 
+@own_style
 def samples(images: Images) -> Figure:
     """The images [n, h, w, c] on one roughly square sheet, row by row."""
     n, h, w, _ = images.shape
@@ -34,18 +36,21 @@ def samples(images: Images) -> Figure:
     return picture(sheet, min(640, 100 * cols), (10, 10, 10, 10))[0]
 
 
+@own_style
 def sheets(groups: Mapping[str, Images], cols: int) -> Figure:
     """Sheets of `cols` images across, side by side, each under its name."""
     sheets = [tile(x, math.ceil(len(x) / cols), cols, gap=1) for x in groups.values()]
     return _side_by_side(sheets, [*groups], next(iter(groups.values())).shape[2])
 
 
+@own_style
 def columns(groups: Mapping[str, Images], rows: int) -> Figure:
     """Columns of `rows` images: group by group, row by row, each group under its name."""
     sheets = [tile(x, rows, len(x) // rows, gap=1) for x in groups.values()]
     return _side_by_side(sheets, [*groups], next(iter(groups.values())).shape[2])
 
 
+@own_style
 def rows(groups: Mapping[str, Images], ticks: Sequence[str] = (), axis: str = "") -> Figure:
     """Rows of as many images each, a name before each row; `ticks` under the columns, and `axis`,
     what they are.
@@ -64,6 +69,7 @@ def rows(groups: Mapping[str, Images], ticks: Sequence[str] = (), axis: str = ""
     return figure
 
 
+@own_style
 def group_rates(rates: Sequence[float], shapes: Sequence[Sequence[int]]) -> Figure:
     """The rate of each group of a hierarchy, the top one first; a colour for each resolution, with
     its sum. rates: nats; shapes: of each group's z.
@@ -103,6 +109,7 @@ def _side_by_side(sheets: list[np.ndarray], names: list[str], space: int) -> Fig
     return figure
 
 
+@own_style
 def reconstructions(originals: Images, reconstructions: Images, *, cols: int = 16) -> Figure:
     """Originals [n, h, w, c] over their reconstructions [n, h, w, c], `cols` pairs side by side."""
     n, h, w, _ = originals.shape
@@ -119,6 +126,7 @@ def reconstructions(originals: Images, reconstructions: Images, *, cols: int = 1
     return figure
 
 
+@own_style
 def curves(history: Mapping[str, np.ndarray], example: str = "image") -> Figure:
     """ELBO, rate and distortion over the epochs, in nats per image, or whatever an example is.
 

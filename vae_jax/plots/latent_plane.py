@@ -29,6 +29,7 @@ from vae_jax.plots.page import (
     Images,
     axes_at,
     colour_bar,
+    own_style,
     picture,
     tile,
 )
@@ -67,6 +68,7 @@ def manifold_latents(
     return np.stack([np.tile(grid, n), np.repeat(grid[::-1], n)], axis=1)
 
 
+@own_style
 def manifold(
     images: Images,
     kind: Kind = "quantile",
@@ -95,6 +97,7 @@ def manifold(
     return figure
 
 
+@own_style
 def latents(
     means: Float[np.ndarray, "N latent_dim"],
     labels: Shaped[np.ndarray, "labels"],
@@ -251,6 +254,7 @@ def name_axes(axes, names: tuple[str, ...]) -> None:
         axes.yaxis.label.set(rotation=0, ha="right", va="center")
 
 
+@own_style
 def encodings(
     originals: Images,
     draws: Float[np.ndarray, "n draws 2"],
@@ -290,6 +294,7 @@ def encodings(
     return figure
 
 
+@own_style
 def decoded(image: Float[np.ndarray, "h w c"], z: tuple[float, ...]) -> Figure:
     """What the decoder makes of one z, [h, w, c], and that z."""
     figure, axes = picture(tile(image[None], 1, 1), 320, (20, 20, 20, 52))

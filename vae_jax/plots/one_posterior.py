@@ -19,9 +19,10 @@ from vae_jax.plots.latent_plane import (
     latent_axes,
     name_axes,
 )
-from vae_jax.plots.page import DPI, PAGE, TITLE, Images, axes_at, strip
+from vae_jax.plots.page import DPI, PAGE, TITLE, Images, axes_at, own_style, strip
 
 
+@own_style
 def posterior(
     means: Float[np.ndarray, "N 2"],
     labels: Shaped[np.ndarray, "labels"],

@@ -6,12 +6,13 @@ set: every image is shown as it is stored.
 """
 
 import dataclasses
+import functools
 import io
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -37,6 +38,22 @@ TRAIN, VALID = "#0072B2", "#D55E00"
 PALETTE = [f"#{rgb:06x}" for rgb in (0x0762CE, 0xFABC0A, 0x000000, 0x31D0FF, 0x540566)]
 PALETTE += [f"#{rgb:06x}" for rgb in (0x32845F, 0x727197, 0x9D2701, 0xEFB9BD, 0xB2B15C)]
 _SAVING = threading.Lock()
+_DEFAULTS: dict[Any, Any] = {
+    name: value for name, value in matplotlib.rcParamsDefault.items() if "backend" not in name
+}
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def own_style(draw: Callable[P, T]) -> Callable[P, T]:
+    """The function under matplotlib's own defaults, whatever a style or a notebook has set."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments: P.args, **named: P.kwargs) -> T:
+        with matplotlib.rc_context(_DEFAULTS):
+            return draw(*arguments, **named)
+
+    return drawn
 
 
 def _shown(images: Images) -> np.ndarray:
@@ -115,6 +132,7 @@ def strip(figure: Figure, groups: Mapping[str, Images], box: tuple[int, int, int
         left += side * (sheet.shape[1] + space)
 
 
+@own_style
 def panels(
     count: int, aspect: float = 0.8, right: int = 20, above: int = 0
 ) -> tuple[Figure, list[Axes]]:
@@ -133,6 +151,7 @@ def panels(
     return figure, row
 
 
+@own_style
 def frame(width: int, height: int, margins: tuple[int, ...]) -> tuple[Figure, Axes]:
     """One empty panel of so many dots; margins left, bottom, right, top."""
     left, bottom, right, top = margins
@@ -148,6 +167,7 @@ def colour_bar(mappable: Any, box: tuple[int, int, int, int], **options: Any) ->
     bar.outline.set_linewidth(LINE)
 
 
+@own_style
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Writes the figure at 200 dpi; the suffix (.png, .pdf, .svg) names the format.
 
@@ -163,6 +183,7 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
         figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=metadata[path.suffix])
 
 
+@own_style
 def animate(figures: Sequence[Figure], path: str | os.PathLike, seconds: float = 0.25) -> None:
     """Writes the figures, all of one size, as a GIF that goes round, `seconds` to each.
 
@@ -194,6 +215,7 @@ class Shown:
         return self.png
 
 
+@own_style
 def show(figure: Figure, dpi: float = DPI) -> Shown:
     """The figure for a notebook, which keeps it: a smaller `dpi` keeps fewer bytes."""
     page = io.BytesIO()

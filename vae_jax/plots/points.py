@@ -12,7 +12,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vae_jax.plots.page import KEY, NORMAL, TICKING, TITLE, VALID, colour_bar, frame
+from vae_jax.plots.page import KEY, NORMAL, TICKING, TITLE, VALID, colour_bar, frame, own_style
 
 Points = Float[np.ndarray, "n 2"]
 
@@ -37,11 +37,13 @@ def _plane(points: Points, title: str, grey: bool, right: int = 20) -> tuple[Fig
     return figure, axes
 
 
+@own_style
 def points(x: Points) -> Figure:
     """The data."""
     return _plane(x, f"{len(x):,} points", grey=False)[0]
 
 
+@own_style
 def reconstructed(x: Points, reconstructions: Points) -> Figure:
     """The data, and E[x|z] at the mean z of each point's posterior."""
     figure, axes = _plane(x, f"{len(x):,} points and their reconstructions", grey=True)
@@ -50,6 +52,7 @@ def reconstructed(x: Points, reconstructions: Points) -> Figure:
     return figure
 
 
+@own_style
 def decoder(
     x: Points,
     z: Float[np.ndarray, " m"],

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vae_jax.plots import seed_means
 from vae_jax.plots.labels import ANYWHERE, Boxes, Label, Points, along, boxes, write
+from vae_jax.plots.page import own_style
 from vae_jax.plots.seed_means import Setting
 
 _TINY, _SMALL = 6, 7  # fonts, in points
@@ -33,6 +34,7 @@ _DISC: dict[str, Any] = {"markersize": 3.6, "zorder": 3, "gid": "means"}
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 
 
+@own_style
 def draw(
     axes: Axes,
     each: dict[Setting, np.ndarray],

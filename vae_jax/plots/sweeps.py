@@ -18,6 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from vae_jax.plots import page, rd_plane, seed_means
+from vae_jax.plots.page import own_style
 from vae_jax.plots.seed_means import Mean, Row, Setting
 
 COLUMN, PAGE = 660, 1360  # widths of a paper's column and page, in dots
@@ -36,6 +37,7 @@ Images = Num[np.ndarray, "n h w c"]
 # The rate–distortion plane
 
 
+@own_style
 def rate_distortion(
     rows: Sequence[Row], entropy: float | None = None, width: int = COLUMN
 ) -> Figure:
@@ -76,6 +78,7 @@ def _plane_points(rows: Sequence[Row]) -> dict[Setting, np.ndarray]:
 # Against one setting
 
 
+@own_style
 def against(rows: Sequence[Row], name: Literal["latent_dim", "beta"]) -> Figure:
     """ELBO, NLL and active units over the latent dimension or over β.
 
@@ -149,6 +152,7 @@ def _value_axis(axes: Axes, values: list[float], name: str) -> None:
 # Units
 
 
+@own_style
 def kl_heat_map(rows: Sequence[Row], each: bool = False) -> Figure:
     """KL of each unit in nats, a row for each setting, or else for each member.
 
@@ -220,6 +224,7 @@ def _active_line(axes: Axes, numbers: list[float]) -> None:
 # Images
 
 
+@own_style
 def sheet_of(tiles: Mapping[str, Images], gap: int = 1, cols: int | None = None) -> Figure:
     """A page of square sheets of images [n·n, h, w, c], one for each member, under its label.
 
