@@ -62,6 +62,7 @@ SHORTER = (
     Shorter("experiments.run", "--preset=oduerr_arc", "--steps=2 --nll_samples=2", slow=True),
     Shorter("experiments.run", "--preset=doersch", STEPS, slow=True),
     Shorter("experiments.run", "--preset=oduerr", f"{SMALL} --validation_size=10", slow=True),
+    Shorter("experiments.run", "--preset=iwae --model=two_layer", STEPS, slow=True),
     Shorter("experiments.run", "--preset", SMALL, slow=True),
     Shorter("experiments.run", "--model=two_layer", STEPS, slow=True),
     Shorter("experiments.run", "--model=hvae", STEPS, slow=True),
