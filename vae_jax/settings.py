@@ -225,8 +225,13 @@ def unread(config: type, values: Mapping[str, Any]) -> set[str]:
     """The settings that nothing reads where these values, and else the defaults, are chosen."""
     cls = extended(config, named_outside(config, values))
     fields = {field.name: field for field in settings_of(cls)}
-    known = {name: values.get(name, field.default) for name, field in fields.items()}
-    return fields.keys() - _active(cls, known.__getitem__)
+
+    def value_of(name: str) -> Any:  # of a name that is no entry's the default: that it is wrong is
+        field = fields[name]  # said where the configuration is made
+        value, registry = values.get(name, field.default), field.metadata["registry"]
+        return field.default if registry is not None and value not in registry else value
+
+    return fields.keys() - _active(cls, value_of)
 
 
 def _active(cls: type, value_of: Callable[[str], Any]) -> set[str]:
