@@ -142,8 +142,9 @@ def resolve(preset: str, given: Values) -> Values:
         values["likelihood"] = "gaussian"  # these are points, and the default is of pixels
     if model in SHORTCUTS:
         values["model"] = of_preset.get("model", "standard")
-    for config in (ModelConfig, ObjectiveConfig, TrainConfig):
-        for name in unread(config, values) & (of_preset.keys() - given.keys()):
+    replaceable = of_preset.keys() - given.keys()
+    for config in (ModelConfig, ObjectiveConfig, TrainConfig) if replaceable else ():
+        for name in unread(config, values) & replaceable:
             del values[name]  # a preset's setting of a part that a flag has put another in place of
     if "epochs" in given and "steps" not in given:
         values.pop("steps", None)  # a preset's length gives way to the one asked for

@@ -70,7 +70,11 @@ def test_flags_of_a_model_leave_that_one_alone():
 def test_every_kind_of_model_is_timed(capsys):
     tiny = {"rounds": 1, "model_steps": 1, "batch_size": 2, "image": "8x8x1"}
     main(Config.of_flags("", {"prior": "vamp", "widths": "4", "pseudo_inputs": 3, **tiny}))
-    assert "% " in capsys.readouterr().out.replace("%\n", "% ")
+    row = next(line for line in capsys.readouterr().out.splitlines() if "as given" in line)
+    milliseconds, rate, parameters, flop, share = row.removeprefix("as given").split()
+    assert float(milliseconds) > 0 and int(parameters.replace(",", "")) > 3 * 64
+    assert abs(float(rate.replace(",", "")) - 2000 / float(milliseconds)) < 0.05 * 2000
+    assert float(flop) >= 0 and share.endswith("%")
 
 
 @pytest.mark.parametrize("text", ["", "28", "28x28", "28x28x0", "axbxc", "28x28x-1"])

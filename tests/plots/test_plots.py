@@ -1,5 +1,6 @@
 """Pictures: where every pixel goes, what every axis says, and that a file is what was drawn."""
 
+import concurrent.futures
 import io
 import itertools
 import os
@@ -479,3 +480,13 @@ def test_a_notebooks_style_does_not_reach_the_figures(tmp_path):
     with matplotlib.rc_context(given):
         assert bytes_of() == plain
         assert matplotlib.rcParams["font.size"] == 20  # the notebook's stays
+
+
+def test_threads_that_draw_leave_the_style_as_it_was():
+    def drawn(_):
+        plots.curves({"epoch": np.arange(3.0), "train_elbo": -np.arange(3.0)})
+
+    with matplotlib.rc_context({"font.size": 20}):
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(drawn, range(16)))
+        assert matplotlib.rcParams["font.size"] == 20

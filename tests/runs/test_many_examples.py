@@ -75,3 +75,9 @@ def test_an_example_is_as_large_as_what_it_makes(monkeypatch):
     assert memory.fitting(1000, f, (500,), x) == 250_000 // (4 * 5 * 500 * 4)
     assert memory.fitting(3, f, (500,), x) == 3
     assert memory.fitting(1000, f, (10**6,), x) == 1  # one at least
+
+
+def test_no_examples_are_one_line_or_nothing(tmp_path):
+    untrained(tmp_path / "run", "--latent_dim=2")
+    run = vae_jax.load(tmp_path / "run")
+    assert run.decode(np.zeros((0, 2), np.float32)).shape == (0, 8, 8, 1)

@@ -8,6 +8,7 @@ encoded images is handed q(z₂|x).
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,13 +30,7 @@ def top_down(q2: Net, q1: Net, p2: Net, p1: Net, likelihood: Net) -> VAE:
     """
     parts = {"posterior": {"upper": q2, "lower": q1}, "prior": {"upper": p2, "lower": p1}}
 
-    def q_below(params: Params, z2: Any) -> Any:
-        own, x, c = params
-        return q1.apply(own, x, z2, c)
-
-    def p_below(params: Params, z2: Any) -> Any:
-        own, c = params
-        return p1.apply(own, z2, c)
+    q_below, p_below = _below(q1), _below(p1)
 
     def posterior(params: Params, x: Any, c: Any) -> Chain:
         own = params["posterior"]
@@ -67,6 +62,16 @@ def top_down(q2: Net, q1: Net, p2: Net, p1: Net, likelihood: Net) -> VAE:
         return Draw((z2, z1), log_x, log_p2 + log_p1, log_q2 + log_q1, jnp.sum(rates), rates)
 
     return VAE(initialised({**parts, "likelihood": likelihood}), posterior, decode, prior, draw)
+
+
+def _below(net: Net) -> Callable[[Any, Any], Any]:
+    """((params, what is seen …, c), z₂) -> the lower layer's distribution."""
+
+    def given(params: Any, z2: Any) -> Any:
+        own, *seen, c = params
+        return net.apply(own, *seen, z2, c)
+
+    return given
 
 
 def of_both(architecture: Architecture, upper: Shape, lower: Shape) -> Architecture:

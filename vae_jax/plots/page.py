@@ -37,7 +37,7 @@ TRAIN, VALID = "#0072B2", "#D55E00"
 # Any two are CIELAB ΔE ≥ 30 apart, to protanopes and deuteranopes too (Machado et al., 2009).
 PALETTE = [f"#{rgb:06x}" for rgb in (0x0762CE, 0xFABC0A, 0x000000, 0x31D0FF, 0x540566)]
 PALETTE += [f"#{rgb:06x}" for rgb in (0x32845F, 0x727197, 0x9D2701, 0xEFB9BD, 0xB2B15C)]
-_SAVING = threading.Lock()
+_STYLE = threading.RLock()  # styles are matplotlib's globals: one thread at a time
 _DEFAULTS: dict[Any, Any] = {
     name: value for name, value in matplotlib.rcParamsDefault.items() if "backend" not in name
 }
@@ -50,7 +50,7 @@ def own_style(draw: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(draw)
     def drawn(*arguments: P.args, **named: P.kwargs) -> T:
-        with matplotlib.rc_context(_DEFAULTS):
+        with _STYLE, matplotlib.rc_context(_DEFAULTS):
             return draw(*arguments, **named)
 
     return drawn
@@ -177,9 +177,9 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     if path.suffix not in metadata:
         raise ValueError(f"a figure is saved as .png, .pdf or .svg; got {path.name!r}")
-    # Text stays text in a PDF, and the salt fixes an SVG's names. Only globals set these: the lock.
+    # Text stays text in a PDF, and the salt fixes an SVG's names. Only globals set these.
     settings: Any = {"pdf.fonttype": 42, "svg.hashsalt": "vae_jax"}
-    with _SAVING, matplotlib.rc_context(settings), replacing(path) as temporary:
+    with matplotlib.rc_context(settings), replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=metadata[path.suffix])
 
 

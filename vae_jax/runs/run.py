@@ -228,7 +228,8 @@ def _batched(
 ) -> Any:
     """of(f(params, input, c)) of each example, BLOCK of them at a time, or as many as fit."""
     n = len(c)
-    block = fitting(BLOCK, _one, (of, f), params, *jax.tree.map(lambda a: a[0], (inputs, c)))
+    first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (inputs, c))
+    block = fitting(BLOCK, _one, (of, f), params, *first)
     if n <= block:
         return _at_once(of, f, params, inputs, c)
     parts = []
