@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax import models, objectives, training
+from vae_jax import models, objectives, settings, training
 from vae_jax.data.batches import preparer, rows
 from vae_jax.data.conditions import none
 from vae_jax.data.split import Split
@@ -223,3 +223,10 @@ def test_log_weight_and_rate_distortion_agree_without_noise_in_z():
 def test_wrong_settings_are_one_line(wrong, message):
     with pytest.raises(UserError, match=message):
         ModelConfig(**wrong)
+
+
+@pytest.mark.parametrize("posterior", [name for name in POSTERIORS if name != "diagonal"])
+def test_a_posterior_that_is_asked_for_has_latents(posterior):
+    config = settings.make(models.ModelConfig, {"posterior": posterior, "latent_dim": 0})
+    with pytest.raises(UserError, match="latent"):
+        models.build(config, (4, 4, 1))

@@ -93,6 +93,8 @@ class MixturePosterior(Bounded):
     posterior_components: int = setting(4, "Gaussians of the posterior", at_least=1)
 
     def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        if shapes.z == (0,):
+            raise UserError("posterior mixture is one of latents: latent_dim must be at least 1")
         k = self.posterior_components
         net = architecture.encoder([shapes.x, shapes.c], (k, 2, *shapes.z))
 

@@ -15,6 +15,7 @@ from vae_jax.models.gaussians import Bound, gaussian
 from vae_jax.models.mixtures import MixturePosterior
 from vae_jax.models.scales import Bounded, unbounded
 from vae_jax.networks import Architecture
+from vae_jax.settings import UserError
 from vae_jax.types import Array, Net, Params, Shapes
 
 diagonal = gaussian  # N(μ(x,c), diag σ(x,c)²)
@@ -52,6 +53,8 @@ class Diagonal(Bounded):
     """Mean field: independent Gaussian latents (Kingma & Welling 2014)."""
 
     def build(self, shapes: Shapes, architecture: Architecture) -> Net:
+        if shapes.z == (0,):
+            return empty()
         return gaussian(architecture.encoder([shapes.x, shapes.c], (2, *shapes.z)), self.bound)
 
 
@@ -61,6 +64,8 @@ class Full(Bounded):
 
     def build(self, shapes: Shapes, architecture: Architecture) -> Net:
         (d,) = shapes.z
+        if not d:
+            raise UserError("posterior full is one of latents: latent_dim must be at least 1")
         return full(architecture.encoder([shapes.x, shapes.c], (d * (d + 3) // 2,)), d, self.bound)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from vae_jax.models.likelihoods import LIKELIHOODS
-from vae_jax.models.posteriors import POSTERIORS, empty
+from vae_jax.models.posteriors import POSTERIORS
 from vae_jax.models.priors import PRIORS
 from vae_jax.models.vae import VAE, assemble
 from vae_jax.networks import NETWORKS
@@ -64,5 +64,4 @@ class Standard(WithLikelihood, OneLayer):
         def part(name: str) -> Net:
             return build(chosen(self, name), shapes, architecture)
 
-        posterior = part("posterior") if self.latent_dim else empty()
-        return assemble(posterior, part("likelihood"), part("prior"))
+        return assemble(part("posterior"), part("likelihood"), part("prior"))
