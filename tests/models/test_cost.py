@@ -50,7 +50,10 @@ def test_pseudo_inputs_are_encoded_once_a_batch():
 
     def by_hand(params, key):
         empty = jnp.zeros(0)
-        encode = functools.partial(q.apply, params["posterior"], condition=empty)
+
+        def encode(x):
+            return q.apply(params["posterior"], x, empty)
+
         prior = Mixture(jax.vmap(encode)(params["prior"]["images"]), jnp.zeros(k))
 
         def one(key, x):
